@@ -1,0 +1,82 @@
+"""How an engine is started, what it says of its model, and how it is doing."""
+
+from msgspec import Struct
+
+
+class EngineConfig(Struct, frozen=True, kw_only=True):
+    """Everything an engine process needs to load one model; the first frame it receives."""
+
+    backend: str
+    """Module name under ``innkeeper.backends``."""
+    path: str
+    """First file of the model, or its folder."""
+    name: str
+    num_ctx: int
+    """Tokens that one request may use, prompt and reply together."""
+    num_pool: int
+    """Cells of the shared KV pool, at least ``num_ctx``."""
+    max_sequences: int = 4
+    """Requests (choices) that generate at the same time."""
+    max_kept: int = 4
+    """Idle sequences whose cache is kept beside them."""
+    num_gpu_layers: int = -1
+    """-1 = all that the backend can place."""
+    kv_type_k: str = "f16"
+    kv_type_v: str = "f16"
+    num_threads: int = 0
+    """0 = measured and adapted."""
+    max_slice_seconds: float = 0.25
+    """A prefill slice is sized to take at most this long."""
+    max_ubatch: int = 512
+    flash_attention: bool | None = None
+    """None = on for GPUs or when V is quantized, else off."""
+    options: dict[str, str] = {}
+    """Backend-specific settings; each backend documents and checks its own."""
+
+
+class ModelFacts(Struct, frozen=True, kw_only=True):
+    """What a loaded model is. Sent once by the engine; read by every dialect."""
+
+    name: str
+    path: str
+    backend: str
+    architecture: str
+    description: str
+    """As the backend words it, such as ``llama 1B Q4_K - Medium``."""
+    num_params: int
+    size_bytes: int
+    num_vocab: int
+    num_ctx: int
+    num_ctx_train: int
+    num_pool: int
+    max_sequences: int
+    bos_text: str
+    eos_text: str
+    add_bos: bool
+    bos_id: int | None
+    end_ids: tuple[int, ...]
+    """Every token that ends a reply."""
+    max_token_bytes: int
+    """Longest token; a text of ``b`` bytes has at least ``b / max_token_bytes`` tokens."""
+    chat_template: str | None
+    num_layers: int = 0
+    num_gpu_layers: int = 0
+    device: str = "CPU"
+    load_seconds: float = 0.0
+    warnings: tuple[str, ...] = ()
+
+
+class EngineStats(Struct, frozen=True, kw_only=True):
+    """The engine's state at one moment, answered to a ping without waiting for a step."""
+
+    seconds_in_step: float
+    """How long the current step has been running; 0 when idle."""
+    num_steps: int
+    num_running: int
+    num_waiting: int
+    num_cells_used: int
+    num_cells: int
+    num_kept: int
+    num_threads: int
+    prompt_tokens: int
+    predicted_tokens: int

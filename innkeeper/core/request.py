@@ -1,0 +1,147 @@
+"""What is asked of a model, and what comes back, in one vocabulary for all dialects.
+
+Dialects translate into ``GenerateRequest`` (aliases resolved, "off" values normalised) and format
+``Delta`` and ``Finished`` frames; nothing below ``api`` knows a dialect's names.
+"""
+
+from typing import Any, Literal
+
+from msgspec import Struct
+
+FinishReason = Literal["stop", "length", "cancelled"]
+"""``stop``: an end token or a stop string; ``length``: the token limit or the context's end."""
+
+WHOLE_CONTEXT = -1
+"""As ``penalty_range`` or ``dry_range``: every token of the prompt and reply counts."""
+
+DEFAULT_SAMPLER_ORDER = (
+    "penalties",
+    "dry",
+    "top_n_sigma",
+    "top_k",
+    "typical_p",
+    "top_p",
+    "min_p",
+    "xtc",
+    "temperature",
+    "adaptive_p",
+    "mirostat",
+)
+"""llama.cpp's order (its ``common/common.h``): truncation first, temperature after it."""
+
+
+class SamplingParams(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How the next token is chosen. Every default means "off", so the default is plain sampling.
+
+    ``order`` names the steps in the order in which they apply; a step whose parameters are off
+    costs nothing. Logit bias, bans and the end-token rules come before all steps, always.
+    """
+
+    temperature: float = 1.0
+    """0 = greedy: the most likely token after biases, bans and penalties."""
+    dynatemp_range: float = 0.0
+    """Entropy decides the temperature within ``temperature`` +- this."""
+    dynatemp_exponent: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    typical_p: float = 1.0
+    top_n_sigma: float = 0.0
+    xtc_probability: float = 0.0
+    xtc_threshold: float = 0.1
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    penalty_range: int = WHOLE_CONTEXT
+    """Number of last tokens that the three penalties look at; 0 = none."""
+    dry_multiplier: float = 0.0
+    dry_base: float = 1.75
+    dry_allowed_length: int = 2
+    dry_range: int = WHOLE_CONTEXT
+    dry_breakers: tuple[str, ...] = ("\n", ":", '"', "*")
+    mirostat: Literal[0, 1, 2] = 0
+    mirostat_tau: float = 5.0
+    mirostat_eta: float = 0.1
+    adaptive_target: float = -1.0
+    """Below 0 = off."""
+    adaptive_decay: float = 0.9
+    min_keep: int = 0
+    order: tuple[str, ...] = DEFAULT_SAMPLER_ORDER
+    logit_bias: dict[int, float] = {}
+    """Added to the logits by token id; ``-inf`` bans."""
+    ban_eos: bool = False
+    """No end token is ever chosen, so only the limits or a stop string end the reply."""
+    min_tokens: int = 0
+    """No end token is chosen before this many tokens."""
+    seed: int | None = None
+    """None = a fresh random seed; choice ``i`` of ``n`` uses ``seed + i``."""
+
+
+class Message(Struct, frozen=True, omit_defaults=True):
+    """One turn of a chat. ``extra`` holds what a template may read beside it (tool calls, name)."""
+
+    role: str
+    content: str | None
+    extra: dict[str, Any] = {}
+
+
+class GenerateRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One generation, as ``serving`` takes it and as the engine receives it.
+
+    Exactly one of ``prompt`` and ``messages`` is given; ``serving`` renders messages to a prompt.
+    """
+
+    prompt: str | tuple[int, ...] | None = None
+    """Text, or token ids taken as they are."""
+    messages: tuple[Message, ...] | None = None
+    model: str | None = None
+    sampling: SamplingParams = SamplingParams()
+    stop: tuple[str, ...] = ()
+    max_tokens: int | None = None
+    """None = until the context is full."""
+    n: int = 1
+    logprobs: int | None = None
+    """Number of alternatives to report per token; 0 = the chosen token's alone; None = none."""
+    add_bos: bool = True
+    """Prepend the model's BOS where its vocabulary asks for one and the text has none."""
+    parse_special: bool = True
+    """Text like ``<|im_start|>`` in the prompt becomes the special token."""
+    skip_special_tokens: bool = True
+    """Special tokens never appear in the reply's text."""
+    truncate_to: int | None = None
+    """Keep only this many last prompt tokens (and BOS); what was cut is reported."""
+    template_kwargs: dict[str, Any] = {}
+    """Variables for the chat template, such as ``enable_thinking``."""
+    continue_last: bool = False
+    """Chat: the last message is the assistant's and goes on; no new turn is opened."""
+    warnings: tuple[str, ...] = ()
+    """What the dialect could not apply; every answer carries it."""
+
+
+class TokenLogprob(Struct, frozen=True, array_like=True):
+    """A token with its natural-log probability before any sampling step."""
+
+    token_id: int
+    piece: bytes
+    """The token's bytes; not always whole UTF-8 characters."""
+    logprob: float
+    top: tuple[tuple[int, bytes, float], ...] = ()
+    """The most likely alternatives: (token id, piece, logprob), best first."""
+
+
+class Timings(Struct, frozen=True, kw_only=True):
+    """What one choice cost; counted where the model is called.
+
+    ``prompt_n + cache_n + cache_approx_n`` is the prompt's length in tokens.
+    """
+
+    prompt_n: int
+    """Prompt tokens evaluated for this request."""
+    cache_n: int
+    """Prompt tokens whose cache was reused exactly."""
+    cache_approx_n: int = 0
+    """Prompt tokens whose cache was reused after an edit."""
+    prompt_ms: float
+    predicted_n: int
+    predicted_ms: float
+    queue_ms: float = 0.0

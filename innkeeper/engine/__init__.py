@@ -1,0 +1,1 @@
+"""The generation loop: one thread owns the model; the rest of the package decides what it does."""

@@ -1,0 +1,95 @@
+"""What a backend must provide. ``engine`` decides; a runner executes."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from innkeeper.core import EngineConfig, ModelFacts, SamplingParams
+
+Logits = NDArray[np.float32]
+ProgressCallback = Callable[[float], None]
+
+
+class Row(NamedTuple):
+    """One token to evaluate."""
+
+    token_id: int
+    position: int
+    sequence_id: int
+    wants_logits: bool
+
+
+class Tokenizer(Protocol):
+    """Text to tokens and back. Thread-safe: called beside the generation loop."""
+
+    def encode(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        """Token ids; ``add_special`` adds what the vocabulary asks for (BOS, EOS), but never a
+        second BOS in front of a text that already begins with one."""
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Text of ``tokens``, special ones included; broken UTF-8 becomes U+FFFD."""
+
+    def piece(self, token_id: int, *, special: bool) -> bytes:
+        """Bytes that one token adds to a text; a control token has none unless ``special``."""
+
+
+class Sampler(Protocol):
+    """Chooses tokens for one choice of one request. Owned by the loop's thread."""
+
+    def accept(self, token_id: int) -> None:
+        """Adds a token (of the prompt or the reply) to the history that penalties look at."""
+
+    def sample(self, logits: Logits) -> int:
+        """The next token. May change ``logits`` (num_vocab,) in place."""
+
+    def distribution(self, logits: Logits) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """What ``sample`` would draw from: (ids, probabilities), best first."""
+
+    def close(self) -> None:
+        """Frees native memory. Idempotent."""
+
+
+class Runner(Protocol):
+    """One loaded model with one pool of KV cells shared by ``num_sequence_ids`` sequences.
+
+    Sequence ids are 0 .. num_sequence_ids-1. Positions of a sequence are 0 .. length-1 without
+    gaps. The caller checks every precondition named here: a broken one may end the process.
+    """
+
+    facts: ModelFacts
+    tokenizer: Tokenizer
+    num_sequence_ids: int
+    max_rows: int
+    """Most rows of one ``forward``."""
+    max_outputs: int
+    """Most rows of one ``forward`` that want logits."""
+
+    def forward(self, rows: Sequence[Row]) -> list[Logits]:
+        """Evaluates ``rows`` in order and adds them to their sequences.
+
+        Rows of one sequence are contiguous in position and start at its length. Returns one
+        array (num_vocab,) per row that wants logits, in row order, valid until the next call.
+        Raises: EngineError if the pool has no place; the sequences are then as before.
+        """
+
+    def copy(self, source_id: int, target_id: int, length: int) -> None:
+        """Makes the empty ``target_id`` share the first ``length`` tokens of ``source_id``."""
+
+    def remove(self, sequence_id: int, start: int) -> None:
+        """Drops the tokens of ``sequence_id`` from position ``start`` on."""
+
+    def can_resume(self, sequence_id: int, length: int, cached: int) -> bool:
+        """Whether ``sequence_id``, of ``cached`` tokens, may be cut to its first ``length`` (and
+        copied there). Sliding windows and recurrent states cannot always go back."""
+
+    def make_sampler(self, params: SamplingParams, seed: int) -> Sampler:
+        """A sampler for one choice. Raises: InvalidRequestError naming the field."""
+
+    def close(self) -> None:
+        """Frees the model. Idempotent."""
+
+
+LoadBackend = Callable[[EngineConfig, ProgressCallback], Runner]
+"""Each module under ``innkeeper.backends`` has ``load`` of this type."""
