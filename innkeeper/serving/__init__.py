@@ -1,0 +1,31 @@
+"""Use cases, free of HTTP: which model runs (``Models``) and what it generates (``Generate``).
+
+How the composition root builds it::
+
+    models = Models(home / "models", EngineDefaults(num_ctx=8192), log_folder=home / "logs")
+    generate = Generate(models)
+    job = models.start_load_file(path)     # a path that the user gave on the command line
+    async for state in job.watch():        # any number of watchers; ends with the job
+        ...
+    facts = await job.wait()               # ModelFacts, or raises what the load failed with
+    app = create_app(generate, models, Access())      # innkeeper.api
+    ...
+    await models.close()                   # ends the engine process; safe to call twice
+
+Requests name a model only through ``models.start_load(name)``, which looks the name up in
+``models.entries()``; no path that a request holds is ever opened.
+"""
+
+from innkeeper.serving.generate import Generate
+from innkeeper.serving.jobs import LoadJob, LoadState
+from innkeeper.serving.models import EngineDefaults, ModelEntry, Models, Overrides
+
+__all__ = [
+    "EngineDefaults",
+    "Generate",
+    "LoadJob",
+    "LoadState",
+    "ModelEntry",
+    "Models",
+    "Overrides",
+]
