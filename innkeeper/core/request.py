@@ -132,7 +132,8 @@ class TokenLogprob(Struct, frozen=True, array_like=True):
 class Timings(Struct, frozen=True, kw_only=True):
     """What one choice cost; counted where the model is called.
 
-    ``prompt_n + cache_n + cache_approx_n`` is the prompt's length in tokens.
+    ``prompt_n + cache_n + cache_approx_n`` is the prompt's length in tokens, or more where a full
+    pool made the engine read a part of it again.
     """
 
     prompt_n: int

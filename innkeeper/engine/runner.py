@@ -39,7 +39,7 @@ class Sampler(Protocol):
     """Chooses tokens for one choice of one request. Owned by the loop's thread."""
 
     def accept(self, token_id: int) -> None:
-        """Adds a token (of the prompt or the reply) to the history that penalties look at."""
+        """Adds a token of the reply to the history that penalties look at."""
 
     def sample(self, logits: Logits) -> int:
         """The next token. May change ``logits`` (num_vocab,) in place."""
@@ -65,6 +65,8 @@ class Runner(Protocol):
     """Most rows of one ``forward``."""
     max_outputs: int
     """Most rows of one ``forward`` that want logits."""
+    num_threads: int
+    """Threads that ``forward`` uses at the moment."""
 
     def forward(self, rows: Sequence[Row]) -> list[Logits]:
         """Evaluates ``rows`` in order and adds them to their sequences.
@@ -84,8 +86,11 @@ class Runner(Protocol):
         """Whether ``sequence_id``, of ``cached`` tokens, may be cut to its first ``length`` (and
         copied there). Sliding windows and recurrent states cannot always go back."""
 
-    def make_sampler(self, params: SamplingParams, seed: int) -> Sampler:
-        """A sampler for one choice. Raises: InvalidRequestError naming the field."""
+    def make_sampler(self, params: SamplingParams, seed: int, prompt: Sequence[int]) -> Sampler:
+        """A sampler for one choice, whose history begins with the tokens of ``prompt``.
+
+        Raises: InvalidRequestError naming the field.
+        """
 
     def close(self) -> None:
         """Frees the model. Idempotent."""

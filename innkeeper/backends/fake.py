@@ -1,0 +1,185 @@
+"""A deterministic backend without a model: for tests, for clients' authors, and for benchmarks.
+
+Tokens are bytes. Replies are letters and spaces that the last three tokens and the length decide,
+or a given text. Options (``EngineConfig.options``):
+
+    tokens_per_second   decode speed, 0 = as fast as possible
+    prefill_per_second  prompt speed, 0 = as fast as possible
+    reply               this text, then EOS, instead of letters
+    crash_after         end the process with SIGKILL after this many generated tokens
+    hang_after          stop answering after this many generated tokens
+    fail_load           refuse to load with this message
+"""
+
+import os
+import signal
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from innkeeper.core import EngineConfig, ModelFacts, SamplingParams
+from innkeeper.engine.runner import Logits, ProgressCallback, Row
+from innkeeper.engine.sampling import TokenSampler, build_sampler
+from innkeeper.errors import EngineError, EngineLoadError, InvalidRequestError
+
+NUM_BYTES = 256
+BOS, EOS = 256, 257
+NUM_VOCAB = 258
+_KNOWN_OPTIONS = {
+    "tokens_per_second",
+    "prefill_per_second",
+    "reply",
+    "crash_after",
+    "hang_after",
+    "fail_load",
+}
+
+
+class ByteTokenizer:
+    """One token per UTF-8 byte, and ``<s>`` and ``</s>``."""
+
+    def encode(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        tokens = list(text.encode("utf-8", "replace"))
+        return [BOS, *tokens] if add_special else tokens
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return b"".join(self.piece(t, special=True) for t in tokens).decode("utf-8", "replace")
+
+    def piece(self, token_id: int, *, special: bool) -> bytes:
+        if token_id < NUM_BYTES:
+            return bytes([token_id])
+        return {BOS: b"<s>", EOS: b"</s>"}[token_id] if special else b""
+
+
+class FakeRunner:
+    """Keeps the tokens of every sequence and checks each precondition of the protocol."""
+
+    max_rows = 512
+
+    def __init__(self, config: EngineConfig) -> None:
+        self.tokenizer = ByteTokenizer()
+        self.num_sequence_ids = config.max_sequences + config.max_kept
+        self.max_outputs = self.num_sequence_ids
+        self.num_threads = 1
+        self.sequences: list[list[int]] = [[] for _ in range(self.num_sequence_ids)]
+        self._options = config.options
+        self._reply = self.tokenizer.encode(
+            config.options.get("reply", ""), add_special=False, parse_special=False
+        )
+        self._num_pool = config.num_pool
+        self._num_generated = 0
+        self.facts = _facts(config)
+
+    def forward(self, rows: Sequence[Row]) -> list[Logits]:
+        if len(rows) > self.max_rows:
+            raise EngineError(f"{len(rows)} rows in one batch (limit {self.max_rows})")
+        outputs = []
+        for row in rows:
+            tokens = self.sequences[row.sequence_id]
+            if row.position != len(tokens):
+                raise EngineError(f"position {row.position} after {len(tokens)} tokens")
+            tokens.append(row.token_id)
+            if row.wants_logits:
+                outputs.append(self._logits(tokens))
+        self._pace(len(rows), len(outputs))
+        return outputs
+
+    def copy(self, source_id: int, target_id: int, length: int) -> None:
+        if self.sequences[target_id]:
+            raise EngineError(f"sequence {target_id} is not empty")
+        self.sequences[target_id] = self.sequences[source_id][:length]
+
+    def remove(self, sequence_id: int, start: int) -> None:
+        del self.sequences[sequence_id][start:]
+
+    def can_resume(self, sequence_id: int, length: int, cached: int) -> bool:
+        return True
+
+    def make_sampler(
+        self, params: SamplingParams, seed: int, prompt: Sequence[int]
+    ) -> TokenSampler:
+        for name, on in (
+            ("dry_multiplier", params.dry_multiplier > 0),
+            ("mirostat", params.mirostat != 0),
+            ("adaptive_target", params.adaptive_target >= 0),
+        ):
+            if on:
+                raise InvalidRequestError("the fake backend has no such sampler", field=name)
+        absent = ("dry", "mirostat", "adaptive_p")
+        return build_sampler(
+            params, seed, prompt, NUM_VOCAB, {name: lambda *_: None for name in absent}
+        )
+
+    def close(self) -> None:
+        pass
+
+    def _logits(self, tokens: list[int]) -> Logits:
+        """Letters and spaces in an order that the last tokens decide; the likeliest is clear."""
+        logits = np.full(NUM_VOCAB, -20.0, np.float32)
+        if self._reply:
+            done = self._num_replied(tokens)
+            logits[self._reply[done] if done < len(self._reply) else EOS] = 20.0
+            return logits
+        state = sum((i + 1) * t for i, t in enumerate(tokens[-3:])) + len(tokens)
+        letters = b"abcdefghijklmnopqrstuvwxyz "
+        for rank in range(len(letters)):
+            logits[letters[(state * 5 + rank * 7) % len(letters)]] = 5.0 - 0.7 * rank
+        return logits
+
+    def _num_replied(self, tokens: list[int]) -> int:
+        """How many tokens of the reply text the sequence ends with."""
+        for length in range(min(len(self._reply), len(tokens)), 0, -1):
+            if tokens[-length:] == self._reply[:length]:
+                return length
+        return 0
+
+    def _pace(self, num_rows: int, num_outputs: int) -> None:
+        decode = float(self._options.get("tokens_per_second", "0"))
+        prefill = float(self._options.get("prefill_per_second", "0"))
+        seconds = 1 / decode if decode and num_outputs else 0.0
+        if prefill and num_rows > num_outputs:
+            seconds += (num_rows - num_outputs) / prefill
+        if seconds:
+            time.sleep(seconds)
+        self._num_generated += num_outputs
+        if 0 < int(self._options.get("crash_after", "0")) <= self._num_generated:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if 0 < int(self._options.get("hang_after", "0")) <= self._num_generated:
+            time.sleep(3600)
+
+
+def load(config: EngineConfig, progress: ProgressCallback) -> FakeRunner:
+    """Loads at once. Raises: EngineLoadError if told to, or for an unknown option."""
+    unknown = set(config.options) - _KNOWN_OPTIONS
+    if unknown:
+        raise EngineLoadError(f"the fake backend has no option {sorted(unknown)[0]!r}")
+    if "fail_load" in config.options:
+        raise EngineLoadError(config.options["fail_load"])
+    for step in range(1, 5):
+        progress(step / 4)
+    return FakeRunner(config)
+
+
+def _facts(config: EngineConfig) -> ModelFacts:
+    return ModelFacts(
+        name=config.name,
+        path=config.path,
+        backend="fake",
+        architecture="fake",
+        description="deterministic letters, no model",
+        num_params=0,
+        size_bytes=0,
+        num_vocab=NUM_VOCAB,
+        num_ctx=config.num_ctx,
+        num_ctx_train=1 << 20,
+        num_pool=config.num_pool,
+        max_sequences=config.max_sequences,
+        bos_text="<s>",
+        eos_text="</s>",
+        add_bos=True,
+        bos_id=BOS,
+        end_ids=(EOS,),
+        max_token_bytes=1,
+        chat_template=None,
+    )

@@ -1,0 +1,337 @@
+"""The engine: requests in, frames out, one ``step`` at a time.
+
+    drain inbox -> schedule a batch -> forward -> sample -> frames
+
+``Engine`` owns the model and is used by one thread. Other threads only put frames into ``inbox``
+(a ``queue.SimpleQueue``) and read ``stats``.
+"""
+
+import queue
+import random
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from innkeeper.core import EngineStats, FinishReason, GenerateRequest, TokenLogprob
+from innkeeper.core.frames import (
+    Cancel,
+    Delta,
+    ErrorInfo,
+    Failed,
+    Finished,
+    Probabilities,
+    Probe,
+)
+from innkeeper.engine.kv_cache import KVCache
+from innkeeper.engine.reply import Released, ReplyText
+from innkeeper.engine.runner import Logits, Runner
+from innkeeper.engine.scheduler import Batch, Scheduler, SliceSizer
+from innkeeper.engine.sequence import Sequence, Status
+from innkeeper.errors import EngineError, InnkeeperError
+
+Emit = Callable[[list[msgspec.Struct]], None]
+_SEED_LIMIT = 2**32
+
+
+class Prepared(NamedTuple):
+    """A request whose prompt is tokenized, as it lies in the inbox."""
+
+    id: int
+    request: GenerateRequest
+    tokens: list[int]
+    truncated_n: int = 0
+    probe: Probe | None = None
+
+
+class Engine:
+    """One model, many requests. ``emit`` receives the frames of a step in one call."""
+
+    def __init__(
+        self, runner: Runner, emit: Emit, *, max_slice_seconds: float = 0.25, max_ubatch: int = 512
+    ) -> None:
+        facts = runner.facts
+        self.inbox: queue.SimpleQueue[Prepared | Cancel] = queue.SimpleQueue()
+        self.runner = runner
+        self.cache = KVCache(runner, facts.num_pool)
+        self._emit = emit
+        self._scheduler = Scheduler(
+            self.cache,
+            SliceSizer(max_slice_seconds, min(max_ubatch, runner.max_rows)),
+            max_sequences=facts.max_sequences,
+            max_rows=runner.max_rows,
+        )
+        self._siblings: dict[Sequence, list[Sequence]] = {}
+        self._frames: list[msgspec.Struct] = []
+        self._end_ids = frozenset(facts.end_ids)
+        self._step_started = 0.0
+        self._num_steps = self._num_prompt = self._num_predicted = 0
+
+    def run(self) -> None:
+        """Steps for ever; sleeps while there is nothing to do."""
+        while True:
+            if not self.step():
+                self._take(self.inbox.get())
+
+    def step(self) -> bool:
+        """One pass over the loop; False if there was nothing to evaluate."""
+        self._drain_inbox()
+        self._step_started = time.perf_counter()
+        batch = self._scheduler.schedule()
+        if batch is not None:
+            self._forward(batch)
+        elif self._scheduler.waiting:
+            self._fail(self._scheduler.waiting[0], EngineError("the KV pool has no room for it"))
+        self._step_started = 0.0
+        self._flush()
+        return batch is not None or bool(self._scheduler.waiting)
+
+    def stats(self) -> EngineStats:
+        """A snapshot; safe to call from another thread."""
+        started = self._step_started
+        return EngineStats(
+            seconds_in_step=time.perf_counter() - started if started else 0.0,
+            num_steps=self._num_steps,
+            num_running=len(self._scheduler.running),
+            num_waiting=len(self._scheduler.waiting),
+            num_cells_used=self.cache.num_used,
+            num_cells=self.cache.num_cells,
+            num_kept=self.cache.num_kept,
+            num_threads=self.runner.num_threads,
+            prompt_tokens=self._num_prompt,
+            predicted_tokens=self._num_predicted,
+        )
+
+    # --- requests in -----------------------------------------------------------------------------
+
+    def _drain_inbox(self) -> None:
+        while not self.inbox.empty():
+            self._take(self.inbox.get())
+
+    def _take(self, message: Prepared | Cancel) -> None:
+        if isinstance(message, Cancel):
+            for sequence in self._sequences_of(message.id):
+                self._finish(sequence, "cancelled")
+            self._flush()
+            return
+        try:
+            self._add(message)
+        except InnkeeperError as error:
+            self._frames.append(Failed(message.id, ErrorInfo.of(error)))
+
+    def _add(self, prepared: Prepared) -> None:
+        request = prepared.request
+        seed = request.sampling.seed
+        if seed is None:
+            seed = random.SystemRandom().randrange(_SEED_LIMIT)
+        leader: Sequence | None = None
+        for index in range(request.n):
+            sequence = self._sequence(prepared, index, seed + index, leader)
+            self._scheduler.add(sequence)
+            if leader is None:
+                leader = sequence
+            else:
+                self._siblings.setdefault(leader, []).append(sequence)
+
+    def _sequence(
+        self, prepared: Prepared, index: int, seed: int, leader: Sequence | None
+    ) -> Sequence:
+        request, num_prompt = prepared.request, len(prepared.tokens)
+        seed %= _SEED_LIMIT
+        sampler = self.runner.make_sampler(request.sampling, seed, prepared.tokens)
+        limit = self.runner.facts.num_ctx
+        if request.max_tokens is not None:
+            limit = min(limit, num_prompt + request.max_tokens)
+        return Sequence(
+            request_id=prepared.id,
+            index=index,
+            request=request,
+            tokens=list(prepared.tokens),
+            num_prompt=num_prompt,
+            max_length=limit,
+            sampler=sampler,
+            reply=ReplyText(request.stop),
+            leader=leader,
+            truncated_n=prepared.truncated_n,
+            probe=prepared.probe,
+        )
+
+    def _sequences_of(self, request_id: int | None) -> list[Sequence]:
+        every = [*self._scheduler.running, *self._scheduler.waiting]
+        return [seq for seq in every if request_id is None or seq.request_id == request_id]
+
+    # --- one batch -------------------------------------------------------------------------------
+
+    def _forward(self, batch: Batch) -> None:
+        sampled = batch.sampled
+        try:
+            outputs = self._evaluate(batch)
+        except InnkeeperError as error:
+            for sequence, _ in batch.reads:
+                self._fail(sequence, error)
+            return
+        for sequence, count in batch.reads:
+            self._record(sequence, count)
+        self._scheduler.observe(batch, time.perf_counter() - self._step_started)
+        self._num_steps += 1
+        for sequence, logits in zip(sampled, outputs, strict=True):
+            self._advance(sequence, logits)
+
+    def _evaluate(self, batch: Batch) -> list[Logits]:
+        """``Runner.forward``, once more without idle bases if the pool had no place: a backend
+        may need more cells than the account knows, for instance in a sliding-window cache."""
+        try:
+            return self.runner.forward(batch.rows)
+        except EngineError:
+            if not self.cache.drop_idle():
+                raise
+            return self.runner.forward(batch.rows)
+
+    def _record(self, sequence: Sequence, count: int) -> None:
+        start = sequence.num_cached
+        self.cache.append(sequence.sequence_id, sequence.tokens[start : start + count])
+        sequence.num_cached += count
+        if sequence.status is Status.PREFILL:
+            sequence.num_evaluated += min(count, max(0, sequence.num_prompt - start))
+            self._num_prompt += count
+            if sequence.num_to_read == 0:
+                sequence.prefilled = sequence.prefilled or time.perf_counter()
+                sequence.status = Status.DECODE
+
+    def _advance(self, sequence: Sequence, logits: Logits) -> None:
+        for sibling in self._siblings.pop(sequence, ()):
+            if sibling.status is Status.WAITING and self._scheduler.fork(sequence, sibling):
+                sibling.prefilled = sequence.prefilled
+                self._sample(sibling, logits.copy())
+        self._sample(sequence, logits)
+
+    def _sample(self, sequence: Sequence, logits: Logits) -> None:
+        """Chooses the next token, releases text, and finishes where that ends the reply."""
+        request = sequence.request
+        wanted = request.logprobs
+        logprobs = None if wanted is None else _log_softmax(logits)
+        try:
+            if sequence.probe is not None:
+                self._answer(sequence, sequence.probe, logits)
+                return
+            if len(sequence.tokens) >= sequence.max_length:
+                self._finish(sequence, "length")
+                return
+            if request.sampling.ban_eos or sequence.num_generated < request.sampling.min_tokens:
+                logits[list(self._end_ids)] = -np.inf
+            token_id = sequence.sampler.sample(logits)
+        except InnkeeperError as error:
+            self._fail(sequence, error)
+            return
+        self._num_predicted += 1
+        sequence.tokens.append(token_id)
+        if token_id in self._end_ids:
+            self._finish(sequence, "stop")
+            return
+        sequence.sampler.accept(token_id)
+        tokenizer = self.runner.tokenizer
+        piece = tokenizer.piece(token_id, special=not request.skip_special_tokens)
+        entry = None
+        if logprobs is not None and wanted is not None:
+            entry = self._logprob_entry(token_id, logprobs, wanted)
+        self._release(sequence, sequence.reply.push(piece, entry))
+        if sequence.reply.stop_text is not None:
+            self._finish(sequence, "stop")
+        elif len(sequence.tokens) >= sequence.max_length:
+            self._finish(sequence, "length")
+
+    def _logprob_entry(self, token_id: int, logprobs: Logits, count: int) -> TokenLogprob:
+        def piece(token: int) -> bytes:
+            return self.runner.tokenizer.piece(token, special=True)
+
+        top = _largest(logprobs, count)
+        return TokenLogprob(
+            token_id,
+            piece(token_id),
+            float(logprobs[token_id]),
+            tuple((int(t), piece(int(t)), float(logprobs[t])) for t in top),
+        )
+
+    # --- frames out ------------------------------------------------------------------------------
+
+    def _release(self, sequence: Sequence, released: Released) -> None:
+        if released.text or released.logprobs:
+            self._frames.append(
+                Delta(
+                    sequence.request_id,
+                    sequence.index,
+                    released.text,
+                    sequence.num_generated,
+                    released.logprobs,
+                )
+            )
+
+    def _answer(self, sequence: Sequence, probe: Probe, logits: Logits) -> None:
+        if probe.use_samplers:
+            ids, probabilities = sequence.sampler.distribution(logits)
+        else:
+            probabilities = np.exp(_log_softmax(logits))
+            ids = np.asarray(_largest(probabilities, probe.top), np.int32)
+            probabilities = probabilities[ids]
+        tokenizer = self.runner.tokenizer
+        best = zip(ids[: probe.top].tolist(), probabilities[: probe.top].tolist(), strict=True)
+        tokens = tuple((i, tokenizer.decode([i]), p) for i, p in best)
+        self._end(sequence)
+        self._frames.append(Probabilities(sequence.request_id, tokens))
+
+    def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
+        self._release(sequence, sequence.reply.finish())
+        self._end(sequence)
+        self._frames.append(
+            Finished(
+                sequence.request_id,
+                sequence.index,
+                reason,
+                sequence.timings(),
+                stop_text=sequence.reply.stop_text,
+                truncated_n=sequence.truncated_n,
+                warnings=self._warnings(sequence, reason),
+            )
+        )
+
+    def _warnings(self, sequence: Sequence, reason: FinishReason) -> tuple[str, ...]:
+        asked, num_ctx = sequence.request.max_tokens, self.runner.facts.num_ctx
+        if reason != "length" or asked is None or sequence.num_generated >= asked:
+            return ()
+        return (
+            f"the context of {num_ctx} tokens ended the reply after {sequence.num_generated} of"
+            f" {asked} tokens; a larger --ctx or a shorter prompt leaves more room",
+        )
+
+    def _fail(self, sequence: Sequence, error: InnkeeperError) -> None:
+        """Ends the whole request of ``sequence``."""
+        for each in self._sequences_of(sequence.request_id):
+            self._end(each, keep=False)
+        self._frames.append(Failed(sequence.request_id, ErrorInfo.of(error)))
+
+    def _end(self, sequence: Sequence, *, keep: bool = True) -> None:
+        self._siblings.pop(sequence, None)
+        self._scheduler.finish(sequence, keep=keep)
+        sequence.sampler.close()
+
+    def _flush(self) -> None:
+        if self._frames:
+            frames, self._frames = self._frames, []
+            self._emit(frames)
+
+
+def _log_softmax(logits: Logits) -> Logits:
+    shifted = logits - logits.max()
+    result: Logits = shifted - np.log(np.exp(shifted, dtype=np.float64).sum()).astype(np.float32)
+    return result
+
+
+def _largest(values: Logits, count: int) -> list[int]:
+    """Indices of the ``count`` largest values, best first."""
+    count = min(count, values.size)
+    if count == 0:
+        return []
+    found = np.argpartition(values, -count)[-count:]
+    return [int(i) for i in found[np.argsort(-values[found], kind="stable")]]

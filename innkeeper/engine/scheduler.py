@@ -1,0 +1,175 @@
+"""Which rows the next step evaluates: every decoding sequence, and one slice of one prompt."""
+
+import time
+from collections import deque
+from dataclasses import dataclass, field
+
+from innkeeper.engine.kv_cache import KVCache
+from innkeeper.engine.runner import Row
+from innkeeper.engine.sequence import Sequence, Status
+
+MIN_SLICE = 8
+_START_SLICE = 32
+
+
+class SliceSizer:
+    """How many prompt tokens fit into ``max_seconds``, from what the last slices took."""
+
+    def __init__(self, max_seconds: float, max_tokens: int) -> None:
+        self._max_seconds = max_seconds
+        self._max_tokens = max_tokens
+        self.num_tokens = min(_START_SLICE, max_tokens)
+
+    def observe(self, num_tokens: int, seconds: float) -> None:
+        """Follows a step that read ``num_tokens`` of a prompt. Halves at once when too slow, grows
+        at most twofold when there is room, so one odd measurement does no harm."""
+        if num_tokens < MIN_SLICE or seconds <= 0:
+            return
+        fitting = int(num_tokens / seconds * self._max_seconds * 0.9)
+        if seconds > self._max_seconds:
+            size = min(fitting, num_tokens // 2)
+        elif num_tokens >= self.num_tokens:
+            size = min(fitting, self.num_tokens * 2)
+        else:
+            return
+        self.num_tokens = max(MIN_SLICE, min(size, self._max_tokens))
+
+
+@dataclass
+class Batch:
+    """One ``forward``: its rows, and the sequences they belong to."""
+
+    rows: list[Row] = field(default_factory=list)
+    reads: list[tuple[Sequence, int]] = field(default_factory=list)
+    """(sequence, number of its rows), in row order."""
+    num_prefill: int = 0
+
+    @property
+    def sampled(self) -> list[Sequence]:
+        """The sequences whose last token is in this batch, in the order of the logits."""
+        return [seq for seq, count in self.reads if seq.num_cached + count == len(seq.tokens)]
+
+
+class Scheduler:
+    """First come, first served into the running set; prompts there take turns, slice by slice."""
+
+    def __init__(
+        self, cache: KVCache, sizer: SliceSizer, *, max_sequences: int, max_rows: int
+    ) -> None:
+        self.waiting: deque[Sequence] = deque()
+        self.running: list[Sequence] = []
+        self._cache = cache
+        self._sizer = sizer
+        self._max_sequences = max_sequences
+        self._max_rows = max_rows
+
+    def add(self, sequence: Sequence) -> None:
+        self.waiting.append(sequence)
+
+    def schedule(self) -> Batch | None:
+        """The next batch, its cells made free; None if there is nothing to do. May preempt."""
+        self._admit()
+        while self.running:
+            batch = self._compose()
+            if self._cache.make_room(len(batch.rows)):
+                return batch
+            self._preempt()
+        return None
+
+    def observe(self, batch: Batch, seconds: float) -> None:
+        """Learns from a step; the prompt that was read goes to the end of the line."""
+        if batch.num_prefill:
+            self._sizer.observe(batch.num_prefill, seconds)
+            reader = batch.reads[-1][0]
+            if reader in self.running:
+                self.running.remove(reader)
+                self.running.append(reader)
+
+    def finish(self, sequence: Sequence, *, keep: bool = True) -> None:
+        """Takes a sequence out, wherever it is; its cache stays for the next prompt if ``keep``."""
+        if sequence.status is Status.WAITING:
+            self.waiting.remove(sequence)
+        elif sequence.status is not Status.DONE:
+            self.running.remove(sequence)
+            self._cache.release(sequence.sequence_id, keep=keep)
+        sequence.status = Status.DONE
+
+    def fork(self, leader: Sequence, sibling: Sequence) -> bool:
+        """Lets a waiting sibling go on from its leader's prompt; False if there is no place."""
+        if len(self.running) >= self._max_sequences:
+            return False
+        sequence_id = self._cache.fork(leader.sequence_id)
+        if sequence_id is None:
+            return False
+        self.waiting.remove(sibling)
+        sibling.sequence_id = sequence_id
+        sibling.num_cached = sibling.num_reused = leader.num_cached
+        sibling.started = leader.prefilled
+        sibling.status = Status.DECODE
+        self.running.append(sibling)
+        return True
+
+    def _admit(self) -> None:
+        for sequence in list(self.waiting):
+            if len(self.running) >= self._max_sequences:
+                return
+            if sequence.leader is not None and sequence.leader.status in (
+                Status.WAITING,
+                Status.PREFILL,
+            ):
+                continue
+            if not self._has_room(sequence) or not self._start(sequence):
+                return
+
+    def _has_room(self, sequence: Sequence) -> bool:
+        """Whether the whole prompt fits beside those being read, so that reading is not in vain."""
+        if not self.running:
+            return True
+        promised = sum(other.num_to_read for other in self.running)
+        needed = self._cache.num_new_cells(sequence.tokens) + 1 + promised
+        return needed <= self._cache.num_reclaimable()
+
+    def _start(self, sequence: Sequence) -> bool:
+        lease = self._cache.lease(sequence.tokens)
+        if lease is None:
+            return False
+        self.waiting.remove(sequence)
+        sequence.sequence_id, sequence.num_cached = lease
+        if not sequence.started:
+            sequence.num_reused = min(lease.num_cached, sequence.num_prompt)
+        sequence.started = sequence.started or time.perf_counter()
+        sequence.status = Status.PREFILL
+        self.running.append(sequence)
+        return True
+
+    def _compose(self) -> Batch:
+        batch = Batch()
+        for sequence in self.running:
+            if sequence.status is Status.DECODE:
+                _add_rows(batch, sequence, 1)
+        for sequence in self.running:
+            if sequence.status is Status.PREFILL:
+                room = self._max_rows - len(batch.rows)
+                batch.num_prefill = min(sequence.num_to_read, self._sizer.num_tokens, room)
+                _add_rows(batch, sequence, batch.num_prefill)
+                break
+        return batch
+
+    def _preempt(self) -> None:
+        """Sends the sequence that came last back to the front of the line, its cells freed."""
+        victim = max(self.running, key=lambda sequence: sequence.arrived)
+        self.running.remove(victim)
+        self._cache.release(victim.sequence_id, keep=False)
+        victim.sequence_id, victim.num_cached = -1, 0
+        victim.status = Status.WAITING
+        self.waiting.appendleft(victim)
+
+
+def _add_rows(batch: Batch, sequence: Sequence, count: int) -> None:
+    first = sequence.num_cached
+    last = len(sequence.tokens) - 1
+    for position in range(first, first + count):
+        batch.rows.append(
+            Row(sequence.tokens[position], position, sequence.sequence_id, position == last)
+        )
+    batch.reads.append((sequence, count))

@@ -1,0 +1,71 @@
+"""One choice of one request on its way through the engine."""
+
+import time
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from innkeeper.core import GenerateRequest, Timings
+from innkeeper.core.frames import Probe
+from innkeeper.engine.reply import ReplyText
+from innkeeper.engine.runner import Sampler
+
+
+class Status(Enum):
+    WAITING = auto()
+    PREFILL = auto()
+    DECODE = auto()
+    DONE = auto()
+
+
+@dataclass(eq=False)
+class Sequence:
+    """``tokens`` is the prompt and what was generated; the last ones may not be evaluated yet."""
+
+    request_id: int
+    index: int
+    request: GenerateRequest
+    tokens: list[int]
+    num_prompt: int
+    max_length: int
+    """Tokens at which the reply ends with ``length``."""
+    sampler: Sampler
+    reply: ReplyText
+    leader: "Sequence | None" = None
+    """The choice whose prompt this one shares; it waits until that prompt is read."""
+    truncated_n: int = 0
+    probe: Probe | None = None
+    """Set where the next-token distribution is asked for, not a reply."""
+
+    status: Status = Status.WAITING
+    sequence_id: int = -1
+    num_cached: int = 0
+    """Tokens of ``tokens`` that are in the KV cache."""
+    num_reused: int = 0
+    """Prompt tokens that this choice did not have to evaluate."""
+    num_evaluated: int = 0
+    """Prompt tokens evaluated for this choice, those read again after a preemption included."""
+    arrived: float = field(default_factory=time.perf_counter)
+    started: float = 0.0
+    prefilled: float = 0.0
+
+    @property
+    def num_generated(self) -> int:
+        return len(self.tokens) - self.num_prompt
+
+    @property
+    def num_to_read(self) -> int:
+        """Tokens still to be evaluated before the next one can be sampled."""
+        return len(self.tokens) - self.num_cached
+
+    def timings(self) -> Timings:
+        now = time.perf_counter()
+        started = self.started or now
+        prefilled = self.prefilled or now
+        return Timings(
+            prompt_n=self.num_evaluated,
+            cache_n=self.num_reused,
+            prompt_ms=(prefilled - started) * 1000,
+            predicted_n=self.num_generated,
+            predicted_ms=(now - prefilled) * 1000 if self.prefilled else 0.0,
+            queue_ms=(started - self.arrived) * 1000,
+        )

@@ -1,0 +1,93 @@
+"""An engine over the fake backend, run step by step in this process."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from innkeeper.backends.fake import FakeRunner, load
+from innkeeper.core import EngineConfig, GenerateRequest, SamplingParams
+from innkeeper.core.frames import Cancel, Delta, Failed, Finished, Probabilities, Probe
+from innkeeper.engine.loop import Engine, Prepared
+from innkeeper.engine.prompt import tokenize_prompt
+
+
+@dataclass
+class Bench:
+    """Submits requests and collects what comes back."""
+
+    engine: Engine
+    runner: FakeRunner
+    frames: list[Any] = field(default_factory=list)
+    next_id: int = 0
+
+    def submit(self, prompt: str = "hello", **fields: Any) -> int:
+        sampling = fields.pop("sampling", SamplingParams(temperature=0))
+        request = GenerateRequest(prompt=prompt, sampling=sampling, **fields)
+        tokens, cut = tokenize_prompt(request, self.runner.tokenizer, self.runner.facts)
+        self.next_id += 1
+        self.engine.inbox.put(Prepared(self.next_id, request, tokens, cut))
+        return self.next_id
+
+    def probe(self, prompt: str, **fields: Any) -> Probabilities:
+        request = GenerateRequest(prompt=prompt, sampling=SamplingParams(temperature=0))
+        tokens, _ = tokenize_prompt(request, self.runner.tokenizer, self.runner.facts)
+        self.next_id += 1
+        probe = Probe(self.next_id, request, **fields)
+        self.engine.inbox.put(Prepared(self.next_id, request, tokens, 0, probe))
+        self.run()
+        found = next(f for f in self.frames if isinstance(f, Probabilities))
+        return found
+
+    def cancel(self, request_id: int | None) -> None:
+        self.engine.inbox.put(Cancel(request_id))
+
+    def run(self, max_steps: int = 10_000) -> None:
+        for _ in range(max_steps):
+            if not self.engine.step() and self.engine.inbox.empty():
+                return
+        raise AssertionError("the engine did not come to rest")
+
+    def text(self, request_id: int, index: int = 0) -> str:
+        return "".join(
+            f.text
+            for f in self.frames
+            if isinstance(f, Delta) and (f.id, f.index) == (request_id, index)
+        )
+
+    def finished(self, request_id: int, index: int = 0) -> Finished:
+        ends = [
+            f
+            for f in self.frames
+            if isinstance(f, Finished) and (f.id, f.index) == (request_id, index)
+        ]
+        assert len(ends) == 1, f"{len(ends)} endings for request {request_id}.{index}"
+        return ends[0]
+
+    def failed(self, request_id: int) -> Failed:
+        ends = [f for f in self.frames if isinstance(f, Failed) and f.id == request_id]
+        assert len(ends) == 1, f"{len(ends)} failures for request {request_id}"
+        return ends[0]
+
+
+@pytest.fixture
+def make_bench() -> Callable[..., Bench]:
+    def make(*, options: dict[str, str] | None = None, **fields: Any) -> Bench:
+        config = EngineConfig(
+            backend="fake",
+            path="",
+            name="fake",
+            **{"num_ctx": 512, "num_pool": 1024, **fields},
+            options=options or {},
+        )
+        runner = load(config, lambda fraction: None)
+        bench = Bench(Engine(runner, lambda frames: bench.frames.extend(frames)), runner)
+        return bench
+
+    return make
+
+
+@pytest.fixture
+def bench(make_bench: Callable[..., Bench]) -> Bench:
+    return make_bench()
