@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from tiny_models import write_all
+
+from tests.model.tiny_models import write_all
 
 
 @pytest.fixture(scope="session")

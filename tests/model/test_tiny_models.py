@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from llama_cpp import Llama
-from tiny_models import WRITERS, write_all
+
+from tests.model.tiny_models import WRITERS, write_all
 
 TEXT = "Hello, the innkeeper smiled.\nOnce upon a time: ünïcode 🐉 漢字"
 
