@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from msgspec import Struct
 
@@ -185,6 +185,8 @@ class EngineLink:
             reply = await future
         finally:
             self._replies.pop(frame_id, None)
+            if future.cancelled() and isinstance(frame, frames.Probe) and self.alive:
+                self._send(frames.Cancel(frame_id))
         if not isinstance(reply, kind):
             raise EngineError(f"the engine answered with {type(reply).__name__}")
         return reply
@@ -310,4 +312,13 @@ def _set_exception(future: "asyncio.Future[_T]", error: Exception) -> None:
         future.set_exception(error)
 
 
-StartEngine = Callable[..., Awaitable[EngineLink]]
+class StartEngine(Protocol):
+    """``EngineLink.start``, or a test's stand-in for it."""
+
+    def __call__(
+        self,
+        config: EngineConfig,
+        *,
+        on_progress: ProgressCallback | None = None,
+        log_path: Path | None = None,
+    ) -> Awaitable[EngineLink]: ...

@@ -106,4 +106,3 @@ def main() -> None:
     os.dup2(2, 1)  # nothing but ``serve`` writes to the pipe
     with contextlib.suppress(BrokenPipeError, KeyboardInterrupt):
         serve(sys.stdin.buffer, target)
-

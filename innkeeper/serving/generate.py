@@ -1,22 +1,147 @@
 """From a request to text: render, check, queue, stream."""
 
-from collections.abc import AsyncGenerator
+import contextlib
+from collections.abc import AsyncGenerator, Sequence
 
-from innkeeper.core import GenerateRequest
+import msgspec
+
+from innkeeper.core import GenerateRequest, ModelFacts
 from innkeeper.core.frames import Delta, Finished
+from innkeeper.errors import BusyError, InvalidRequestError, PromptTooLongError
 from innkeeper.serving.models import Models
+from innkeeper.units import MIB
+
+MAX_TOKENIZE_BYTES = 4 * MIB
 
 
 class Generate:
     """Generation and tokenizing with the loaded model.
 
-    max_queued: requests beyond those that the engine runs at once; more are refused (BusyError).
+    max_queued: choices beyond those that the engine runs at once; more are refused (BusyError).
     """
 
     def __init__(self, models: Models, *, max_queued: int = 64) -> None:
         self.models = models
         self._max_queued = max_queued
+        self._num_open = 0
 
-    def stream(self, request: GenerateRequest) -> AsyncGenerator[Delta | Finished, None]:
-        """Deltas, and one ``Finished`` per choice. Closing the iterator cancels the request."""
-        raise NotImplementedError
+    async def stream(self, request: GenerateRequest) -> AsyncGenerator[Delta | Finished, None]:
+        """Deltas, and one ``Finished`` per choice. Closing the iterator cancels the request.
+
+        Each ``Finished`` carries the request's own warnings before the engine's.
+        Raises: NoModelError, BusyError, InvalidRequestError and what ``EngineLink.stream`` raises.
+        """
+        self._enter(request.n)
+        try:
+            link = await self.models.engine()
+            request = await self.prepare(request, link.facts)
+            async with contextlib.aclosing(link.stream(request)) as events:
+                async for event in events:
+                    if isinstance(event, Finished):
+                        event = _with_warnings(event, request)
+                    yield event
+        finally:
+            self._num_open -= request.n
+
+    async def prepare(self, request: GenerateRequest, facts: ModelFacts) -> GenerateRequest:
+        """The request with its messages rendered, refused if no tokenizer could make it fit.
+
+        Raises: InvalidRequestError, PromptTooLongError.
+        """
+        if request.messages is not None:
+            rendered = await self.models.renderer.render(
+                request.messages,
+                continue_last=request.continue_last,
+                variables=request.template_kwargs,
+            )
+            request = msgspec.structs.replace(
+                request,
+                prompt=rendered.text,
+                messages=None,
+                template_kwargs={},
+                warnings=(*request.warnings, *rendered.warnings),
+            )
+        refuse_absurd(request, facts)
+        return request
+
+    async def tokenize(
+        self, text: str, *, add_special: bool = False, parse_special: bool = True
+    ) -> tuple[int, ...]:
+        """Token ids of ``text``. Never waits for generation.
+
+        Raises: InvalidRequestError above ``MAX_TOKENIZE_BYTES``.
+        """
+        num_bytes = len(text.encode("utf-8", "replace"))
+        if num_bytes > MAX_TOKENIZE_BYTES:
+            raise InvalidRequestError(
+                f"the text has {num_bytes} bytes; at most {MAX_TOKENIZE_BYTES} can be tokenized"
+                " at once",
+                field="text",
+            )
+        link = await self.models.engine()
+        return await link.tokenize(text, add_special=add_special, parse_special=parse_special)
+
+    async def detokenize(self, tokens: Sequence[int]) -> str:
+        """Text of ``tokens``. Raises: InvalidRequestError for ids beyond the vocabulary."""
+        link = await self.models.engine()
+        return await link.detokenize(tokens)
+
+    async def probe(
+        self, request: GenerateRequest, *, use_samplers: bool, top: int
+    ) -> tuple[tuple[int, str, float], ...]:
+        """(token id, text, probability) of the likeliest next tokens after the prompt."""
+        self._enter(1)
+        try:
+            link = await self.models.engine()
+            request = await self.prepare(request, link.facts)
+            return await link.probe(request, use_samplers=use_samplers, top=top)
+        finally:
+            self._num_open -= 1
+
+    def stop_all(self) -> None:
+        """Every running request ends as ``cancelled`` within one step."""
+        link = self.models.link
+        if link is not None:
+            link.cancel_all()
+
+    def _enter(self, num_choices: int) -> None:
+        """Counts a request in. The caller counts it out, whatever happens."""
+        facts = self.models.facts
+        limit = self._max_queued + (facts.max_sequences if facts else 0)
+        if self._num_open and self._num_open + num_choices > limit:
+            raise BusyError(
+                f"{self._num_open} replies are being generated or waiting; the limit is {limit}",
+                hint="try again in a moment",
+            )
+        self._num_open += num_choices
+
+
+def refuse_absurd(request: GenerateRequest, facts: ModelFacts) -> None:
+    """Refuses a text that cannot fit however it is tokenized, without tokenizing it.
+
+    Raises: PromptTooLongError. With ``truncate_to`` any length is fine for the context, so only
+    the tokenizer's own bound holds.
+    """
+    if not isinstance(request.prompt, str):
+        return
+    num_bytes = len(request.prompt.encode("utf-8", "replace"))
+    at_least = num_bytes // max(1, facts.max_token_bytes)
+    if request.truncate_to is not None and num_bytes <= MAX_TOKENIZE_BYTES:
+        return
+    if at_least > facts.num_ctx or num_bytes > MAX_TOKENIZE_BYTES:
+        raise PromptTooLongError(
+            f"the prompt has {num_bytes} bytes, at least {at_least} tokens, and the context is"
+            f" {facts.num_ctx} tokens",
+            field="prompt",
+            hint=f"set the client's context size to at most {facts.num_ctx}"
+            " (SillyTavern: the Context (tokens) slider), or start with a larger --ctx",
+        )
+
+
+def _with_warnings(event: Finished, request: GenerateRequest) -> Finished:
+    warnings = list(request.warnings)
+    if event.truncated_n:
+        warnings.append(
+            f"{event.truncated_n} tokens were cut off the start of the prompt, as asked"
+        )
+    return msgspec.structs.replace(event, warnings=(*warnings, *event.warnings))

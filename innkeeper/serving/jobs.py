@@ -48,6 +48,12 @@ class LoadJob:
         assert self._task is not None
         return await asyncio.shield(self._task)
 
+    async def cancel(self) -> None:
+        """Stops the load and waits until it has cleaned up."""
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
     async def watch(self) -> AsyncGenerator[LoadState, None]:
         """The current state, then every change (the newest, if several happened), to the end."""
         while True:
