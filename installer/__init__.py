@@ -1,0 +1,1 @@
+"""Sets Innkeeper up in ``.venv``; run by ``./start``. Standard library only."""
