@@ -1,0 +1,12 @@
+"""Every setting, in one table: the fields of ``Settings``.
+
+A value comes from the first of: a command-line flag, ``INNKEEPER_<NAME>`` in the environment,
+``config.toml`` in the home folder, the default. ``--help`` and ``docs/settings.md`` are made from
+the table. Settings are read once, at the start, and never change.
+"""
+
+from innkeeper.config.load import is_loopback, load_settings
+from innkeeper.config.setting import Setting
+from innkeeper.config.table import SETTINGS, Settings
+
+__all__ = ["SETTINGS", "Setting", "Settings", "is_loopback", "load_settings"]

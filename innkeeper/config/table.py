@@ -1,0 +1,168 @@
+"""The table: every setting with its type, default, unit, limits and help."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from innkeeper.config.setting import Setting, setting
+from innkeeper.units import MIB
+
+_AUTO_ZERO = {"auto": 0}
+_KV_TYPES = ("f32", "f16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All settings of one run. The table: name, type, default, help, unit, limits."""
+
+    home: Path | None = setting(
+        "path",
+        None,
+        "Folder of everything Innkeeper keeps: models/, config.toml, logs/, cache/.",
+        in_file=False,
+        metavar="FOLDER",
+    )
+    ctx: int = setting(
+        "integer",
+        8192,
+        "Context: what one request may use, prompt and reply together.",
+        unit="tokens",
+        minimum=16,
+        maximum=1 << 22,
+    )
+    pool: int = setting(
+        "integer",
+        0,
+        "Size of the cache that all requests and kept chats divide among them;"
+        " auto = as large as one context.",
+        unit="tokens",
+        minimum=0,
+        maximum=1 << 24,
+        words=_AUTO_ZERO,
+    )
+    parallel: int = setting(
+        "integer",
+        4,
+        "Replies that are generated at the same time; more wait in a queue.",
+        minimum=1,
+        maximum=64,
+    )
+    gpu_layers: int = setting(
+        "integer",
+        -1,
+        "Layers of the model on the GPU; auto = all that fit.",
+        minimum=0,
+        maximum=10_000,
+        words={"auto": -1},
+    )
+    kv_type: str = setting(
+        "choice",
+        "f16",
+        "Number type of the cache; q8_0 needs half of f16's memory.",
+        choices=_KV_TYPES,
+    )
+    threads: int = setting(
+        "integer",
+        0,
+        "CPU threads that compute; auto = measured, and adapted to what else runs.",
+        minimum=0,
+        maximum=1024,
+        words=_AUTO_ZERO,
+    )
+    kv_reuse: str = setting(
+        "choice",
+        "auto",
+        "What is kept of a prompt that changed in the middle. All three keep the unchanged"
+        " beginning in this version.",
+        choices=("auto", "exact", "fast"),
+    )
+    host: str = setting(
+        "text",
+        "127.0.0.1",
+        "Address to listen on. Any other than this computer's own asks for an API key.",
+        metavar="ADDRESS",
+    )
+    api_port: int = setting(
+        "integer", 5000, "Port of the API, for SillyTavern.", minimum=1, maximum=65535
+    )
+    ui_port: int = setting("integer", 7860, "Port of the web page.", minimum=1, maximum=65535)
+    no_ui: bool = setting("switch", False, "Serve no web page.")
+    api_key: str | None = setting(
+        "text",
+        None,
+        "Key that clients must send. Better in a file or the environment:"
+        " other users can see a command line.",
+        secret=True,
+        metavar="KEY",
+    )
+    api_key_file: Path | None = setting(
+        "path", None, "File whose first line is the API key.", metavar="FILE"
+    )
+    allowed_hosts: tuple[str, ...] = setting(
+        "list",
+        (),
+        "Names beside localhost by which browsers may reach this server.",
+        metavar="NAME,...",
+    )
+    allowed_origins: tuple[str, ...] = setting(
+        "list",
+        (),
+        "Web pages beside Innkeeper's own that may call the API, such as http://localhost:8000.",
+        metavar="ORIGIN,...",
+    )
+    offline: bool = setting("switch", False, "Never use the network.")
+    yes: bool = setting("switch", False, "Ask nothing; take the suggested answer.", in_file=False)
+    queue_limit: int = setting(
+        "integer",
+        64,
+        "Requests that may wait; one more is refused with status 429.",
+        minimum=0,
+        maximum=100_000,
+    )
+    max_body: int = setting(
+        "size",
+        16 * MIB,
+        "Largest request that is read.",
+        minimum=64 * 1024,
+        maximum=1024 * MIB,
+    )
+    keepalive_seconds: int = setting(
+        "integer",
+        75,
+        "How long an idle connection stays open.",
+        unit="seconds",
+        minimum=1,
+        maximum=3600,
+    )
+    engine_hang_seconds: float = setting(
+        "number",
+        15.0,
+        "An engine that does not answer for this long is replaced.",
+        unit="seconds",
+        minimum=1,
+        maximum=3600,
+    )
+    log_level: str = setting(
+        "choice",
+        "warning",
+        "How much is logged to the terminal.",
+        choices=("debug", "info", "warning", "error"),
+    )
+    backend: str = setting(
+        "choice",
+        "llama_cpp",
+        "What runs the model; fake needs none and answers with letters, for trying out clients.",
+        choices=("llama_cpp", "fake"),
+    )
+    backend_options: tuple[str, ...] = setting(
+        "list", (), "Options of the backend as name=value.", metavar="NAME=VALUE,..."
+    )
+
+
+SETTINGS: tuple[Setting, ...] = tuple(
+    Setting(name=row.name, default=row.default, **row.metadata)  # type: ignore[arg-type]
+    for row in dataclasses.fields(Settings)
+)
+"""The table, in the order in which it is shown."""
+
+BY_NAME = {row.name: row for row in SETTINGS}
