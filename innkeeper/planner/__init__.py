@@ -1,0 +1,1 @@
+"""What fits: the machine, the bytes a model needs on it, and the settings that follow."""

@@ -1,0 +1,334 @@
+"""How much memory a GGUF model needs in llama.cpp, from its header alone.
+
+Weights, KV cache, recurrent state and output buffer are exact for measured architectures;
+the compute buffer is within some percent, so a margin is added to it; the rest are the terms that
+nobody reports. Source: llama.cpp's llama-context, llama-kv-cache and ggml-alloc, compared with
+4,056 real allocations (benchmarks/fit_error.py).
+"""
+
+from dataclasses import dataclass, field
+
+from innkeeper.formats.ggml_types import TYPES_BY_NAME, GgmlType
+from innkeeper.formats.gguf_header import GgufHeader, TensorInfo
+from innkeeper.planner.shape import Layer, ModelShape, read_shape
+from innkeeper.units import MIB
+
+CELL_STEP = 256
+"""llama.cpp rounds caches up to this many cells."""
+COMPUTE_MARGIN = 0.08
+MIN_COMPUTE_MARGIN_BYTES = 16 * MIB
+PROCESS_BYTES = 64 * MIB
+"""Python, libraries and the engine's own buffers."""
+
+_CELL_BYTES = 52
+_CPU_ALIGNMENT, _GPU_ALIGNMENT = 64, 128
+_GPU_ROW_PAD = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContextSettings:
+    """How the model would be run; the names are llama.cpp's where it has one."""
+
+    num_pool: int
+    """Cells of the KV cache (``n_ctx``), of all sequences together."""
+    max_sequences: int = 1
+    kv_type_k: str = "f16"
+    kv_type_v: str = "f16"
+    max_batch: int = 2048
+    max_ubatch: int = 512
+    num_outputs: int = 0
+    """Rows of one batch that want logits (``n_outputs_max``); 0 = all."""
+    flash_attention: bool = False
+    kv_unified: bool = True
+    swa_full: bool = False
+    num_gpu_layers: int = 0
+    """Counted as llama.cpp does: the output first, then the last blocks; -1 = all."""
+    repack_types: frozenset[str] = frozenset()
+    """Types that this CPU keeps a rearranged copy of; empty = repacking off."""
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes, one field per kind. ``gpu_*`` lie on the GPU, the others in RAM."""
+
+    weights_bytes: int
+    """All weights, as llama.cpp pads them."""
+    mapped_bytes: int
+    """Of these, in the mapped file: reclaimable, but should stay cached."""
+    repack_bytes: int
+    """Anonymous copies of weights in the CPU's own layout."""
+    kv_bytes: int
+    recurrent_bytes: int
+    output_bytes: int
+    compute_bytes: int
+    """Without margin."""
+    margin_bytes: int
+    work_bytes: int
+    """Scratch of CPU kernels, in nobody's report."""
+    vocab_bytes: int
+    process_bytes: int
+    gpu_weights_bytes: int = 0
+    gpu_kv_bytes: int = 0
+    gpu_compute_bytes: int = 0
+    is_exact: bool = True
+    """False: the compute term is only a guess; ask for a dry run."""
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def total_bytes(self) -> int:
+        """RAM that must really be there: everything anonymous, margin included."""
+        return (
+            self.repack_bytes
+            + self.kv_bytes
+            + self.recurrent_bytes
+            + self.output_bytes
+            + self.compute_bytes
+            + self.margin_bytes
+            + self.work_bytes
+            + self.vocab_bytes
+            + self.process_bytes
+        )
+
+    @property
+    def ram_bytes(self) -> int:
+        """``total_bytes`` and the mapped weights: what keeps the machine fast."""
+        return self.total_bytes + self.mapped_bytes
+
+    @property
+    def gpu_bytes(self) -> int:
+        return self.gpu_weights_bytes + self.gpu_kv_bytes + self.gpu_compute_bytes
+
+
+@dataclass(frozen=True)
+class EffectiveSizes:
+    """What llama.cpp makes of the settings: rounded cells, capped batches."""
+
+    num_cells: int
+    """Per stream."""
+    num_sliding_cells: int
+    num_streams: int
+    num_ubatch: int
+    num_outputs: int
+
+
+def effective_sizes(shape: ModelShape, settings: ContextSettings) -> EffectiveSizes:
+    """Source: llama-context.cpp and llama-kv-cache-iswa.cpp."""
+    sequences = max(1, settings.max_sequences)
+    cells = _padded(settings.num_pool, CELL_STEP)
+    streams = 1
+    if not settings.kv_unified:
+        cells, streams = _padded(cells // sequences, CELL_STEP), sequences
+    batch = min(settings.max_batch, settings.num_pool)
+    ubatch = min(settings.max_ubatch, batch)
+    windows = sequences if settings.kv_unified else 1
+    sliding = cells
+    if not settings.swa_full:
+        sliding = _padded(min(cells, shape.sliding_window * windows + ubatch), CELL_STEP)
+    outputs = min(ubatch, settings.num_outputs or batch)
+    return EffectiveSizes(cells, sliding, streams, ubatch, outputs)
+
+
+def estimate(header: GgufHeader, settings: ContextSettings) -> MemoryEstimate:
+    """Memory of the model ``header`` run with ``settings``.
+
+    Raises: UnsupportedModelError, CorruptModelError (sizes that make no sense), KeyError for a KV
+    type that is none.
+    """
+    shape = read_shape(header)
+    sizes = effective_sizes(shape, settings)
+    weights = _weights(header, shape, settings)
+    kv = [_kv_layer_bytes(shape, layer, sizes, settings) for layer in shape.layers]
+    recurrent_layer = 4 * max(1, settings.max_sequences) * (shape.conv_width + shape.state_width)
+    recurrent = [recurrent_layer * layer.is_recurrent for layer in shape.layers]
+    first_on_gpu = _first_gpu_layer(shape, settings)
+    compute = _compute_bytes(shape, sizes, settings)
+    host_compute = compute
+    if settings.num_gpu_layers != 0 and first_on_gpu == 0:  # inputs only: embeddings and mask
+        host_compute = _mask_bytes(shape, sizes, settings) + 4 * sizes.num_ubatch * shape.width
+    return MemoryEstimate(
+        weights_bytes=weights.total,
+        mapped_bytes=weights.mapped,
+        repack_bytes=weights.repacked,
+        kv_bytes=sum(kv[:first_on_gpu]),
+        recurrent_bytes=sum(recurrent[:first_on_gpu]),
+        output_bytes=4 * shape.num_vocab * max(settings.max_sequences, settings.num_outputs),
+        compute_bytes=host_compute,
+        margin_bytes=max(int(host_compute * COMPUTE_MARGIN), MIN_COMPUTE_MARGIN_BYTES),
+        work_bytes=_work_bytes(shape, sizes, settings),
+        vocab_bytes=_vocab_bytes(header),
+        process_bytes=PROCESS_BYTES,
+        gpu_weights_bytes=weights.on_gpu,
+        gpu_kv_bytes=sum(kv[first_on_gpu:]) + sum(recurrent[first_on_gpu:]),
+        gpu_compute_bytes=compute if settings.num_gpu_layers != 0 else 0,
+        is_exact=_is_compute_known(shape, settings),
+    )
+
+
+def _is_compute_known(shape: ModelShape, settings: ContextSettings) -> bool:
+    blind = shape.is_hybrid or (shape.is_mla and not settings.flash_attention)
+    return shape.is_measured and not blind
+
+
+@dataclass(frozen=True)
+class _Weights:
+    total: int
+    mapped: int
+    repacked: int
+    on_gpu: int
+
+
+def _weights(header: GgufHeader, shape: ModelShape, settings: ContextSettings) -> _Weights:
+    first_on_gpu = _first_gpu_layer(shape, settings)
+    total = repacked = on_gpu = 0
+    for tensor in header.tensors:
+        size = _padded(tensor.num_bytes, _CPU_ALIGNMENT)
+        total += size
+        if settings.num_gpu_layers != 0 and _is_on_gpu(tensor, first_on_gpu, shape):
+            on_gpu += _gpu_tensor_bytes(tensor)
+        elif _is_repacked(tensor, settings.repack_types):
+            repacked += size
+    tied = header.tensors_by_name.get("token_embd.weight")
+    if tied is not None and "output.weight" not in header.tensors_by_name:
+        size = _padded(tied.num_bytes, _CPU_ALIGNMENT)
+        if settings.num_gpu_layers != 0:
+            total, on_gpu = total + size, on_gpu + _gpu_tensor_bytes(tied)
+        elif _repacks(tied, settings.repack_types):
+            total, repacked = total + size, repacked + size
+    return _Weights(total, header.tensor_bytes, repacked, on_gpu)
+
+
+def _layer_of(tensor: TensorInfo) -> int | None:
+    """The block that a tensor belongs to; None for the input and output parts."""
+    prefix, _, rest = tensor.name.partition(".")
+    number = rest.partition(".")[0]
+    return int(number) if prefix == "blk" and number.isdecimal() else None
+
+
+def _first_gpu_layer(shape: ModelShape, settings: ContextSettings) -> int:
+    """Blocks from this one on lie on the GPU; the output counts as one more, and goes first."""
+    wanted = settings.num_gpu_layers
+    if wanted < 0 or wanted > shape.num_layers:
+        return 0
+    return shape.num_layers + 1 - max(wanted, 1)
+
+
+def _is_on_gpu(tensor: TensorInfo, first_on_gpu: int, shape: ModelShape) -> bool:
+    layer = _layer_of(tensor)
+    if layer is None:
+        return not tensor.name.startswith("token_embd")
+    return layer >= first_on_gpu
+
+
+def _gpu_tensor_bytes(tensor: TensorInfo) -> int:
+    """CUDA pads quantized rows to 512 weights and tensors to 128 bytes."""
+    size = tensor.num_bytes
+    over = tensor.shape[0] % _GPU_ROW_PAD if tensor.shape else 0
+    if tensor.type.block_size > 1 and over:
+        size += tensor.type.row_bytes(_GPU_ROW_PAD - over)
+    return _padded(size, _GPU_ALIGNMENT)
+
+
+def _is_repacked(tensor: TensorInfo, repack_types: frozenset[str]) -> bool:
+    if tensor.name.startswith("token_embd"):
+        return False  # rows are looked up, never multiplied
+    dims = len(tensor.shape)
+    return (dims == 2 or (dims == 3 and "_exps" in tensor.name)) and _repacks(tensor, repack_types)
+
+
+def _repacks(tensor: TensorInfo, repack_types: frozenset[str]) -> bool:
+    return tensor.type.name.lower() in repack_types and tensor.shape[1] % 8 == 0
+
+
+def _kv_layer_bytes(
+    shape: ModelShape, layer: Layer, sizes: EffectiveSizes, settings: ContextSettings
+) -> int:
+    """Two tensors per layer, keys and values, of one row per cell.
+
+    Without flash attention the values are stored transposed, all layers as wide as the widest.
+    """
+    if not layer.key_width:
+        return 0
+    value_width = layer.value_width
+    if not settings.flash_attention:
+        value_width = max(other.value_width for other in shape.layers)
+    cells = sizes.num_sliding_cells if layer.is_sliding else sizes.num_cells
+    row = _row_bytes(settings.kv_type_k, layer.key_width)
+    row += _row_bytes(settings.kv_type_v, value_width)
+    return cells * sizes.num_streams * row
+
+
+def _row_bytes(type_name: str, width: int) -> int:
+    kind: GgmlType = TYPES_BY_NAME[type_name]
+    return kind.row_bytes(width)
+
+
+def _compute_bytes(shape: ModelShape, sizes: EffectiveSizes, settings: ContextSettings) -> int:
+    """Peak of the graph's temporaries: the largest of its phases.
+
+    Source: fitted to ggml-alloc's results; what remains is its first-fit fragmentation.
+    """
+    token = 4 * sizes.num_ubatch
+    mask = _mask_bytes(shape, sizes, settings)
+    phases = [4 * shape.num_vocab * sizes.num_outputs + _around_output_bytes(shape, sizes, mask)]
+    if shape.ffn_width:
+        factor = 3 if shape.architecture == "phi3" else 4
+        phases.append(mask + token * (3 * shape.ffn_width + factor * shape.width))
+    if shape.num_experts:
+        used = shape.num_experts_used
+        wide = 3 * used * shape.expert_width + 4 * shape.width
+        deep = used * (2 * shape.width + shape.expert_width) + 3 * shape.width
+        phases.append(mask + token * max(wide, deep))
+    if shape.num_heads:
+        phases.append(mask + _attention_bytes(shape, sizes, settings))
+    if shape.has_recurrent:
+        rows = max(1, settings.max_sequences) * (shape.state_width + 2 * shape.conv_width)
+        phases.append(token * (6 * shape.inner_width + shape.width) + 4 * rows)
+    return max(phases)
+
+
+def _around_output_bytes(shape: ModelShape, sizes: EffectiveSizes, mask: int) -> int:
+    """What lies beside the logits: the last layer's activations.
+
+    Phi-3's fused tensors leave holes that only a mask as large as an activation fills.
+    """
+    activation = 4 * sizes.num_ubatch * shape.width
+    if shape.architecture == "phi3" and mask < activation:
+        return 4 * activation + mask
+    return (3 if shape.has_recurrent or shape.is_mla else 2) * activation
+
+
+def _mask_bytes(shape: ModelShape, sizes: EffectiveSizes, settings: ContextSettings) -> int:
+    full = any(layer.key_width and not layer.is_sliding for layer in shape.layers)
+    cells = sizes.num_cells * full + sizes.num_sliding_cells * shape.has_sliding
+    return (2 if settings.flash_attention else 4) * sizes.num_ubatch * cells
+
+
+def _attention_bytes(shape: ModelShape, sizes: EffectiveSizes, settings: ContextSettings) -> int:
+    token = 4 * sizes.num_ubatch
+    scores = 0 if settings.flash_attention else token * shape.num_heads * sizes.num_cells
+    if shape.is_mla:
+        per_head = shape.key_head + 2 * shape.value_head + 32
+        return scores + token * shape.num_heads * per_head
+    queries = shape.num_heads * shape.key_head
+    keys = max(layer.key_width for layer in shape.layers)
+    inputs = 2 if settings.flash_attention else 3
+    return scores + token * (inputs * shape.width + 2 * queries + keys)
+
+
+def _work_bytes(shape: ModelShape, sizes: EffectiveSizes, settings: ContextSettings) -> int:
+    """ggml's work buffer: activations converted for the kernels; probabilities without FA."""
+    cells = sizes.num_cells * sizes.num_streams * _CELL_BYTES
+    if settings.flash_attention:
+        wide = max(shape.ffn_width, shape.width)
+        return cells + int(1.15 * wide * sizes.num_ubatch)
+    return cells + 2 * shape.num_heads * sizes.num_cells * sizes.num_ubatch
+
+
+def _vocab_bytes(header: GgufHeader) -> int:
+    """About 370 bytes per token of a BPE vocabulary, 160 of a SentencePiece one (measured)."""
+    tokens = header.array_length("tokenizer.ggml.tokens") or 0
+    return tokens * (160 if header.text("tokenizer.ggml.model") == "llama" else 370)
+
+
+def _padded(size: int, step: int) -> int:
+    return (size + step - 1) // step * step
