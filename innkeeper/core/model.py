@@ -27,7 +27,8 @@ class EngineConfig(Struct, frozen=True, kw_only=True):
     """0 = measured and adapted."""
     max_slice_seconds: float = 0.25
     """A prefill slice is sized to take at most this long."""
-    max_ubatch: int = 512
+    max_ubatch: int = 0
+    """Most rows of one batch; 0 = 512 on a GPU, 128 on a CPU, where more only costs memory."""
     flash_attention: bool | None = None
     """None = on for GPUs or when V is quantized, else off."""
     options: dict[str, str] = {}

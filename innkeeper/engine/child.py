@@ -87,12 +87,7 @@ def main() -> None:
     except InnkeeperError as error:
         writer.write([LoadFailed(ErrorInfo.of(error))])
         return
-    engine = Engine(
-        runner,
-        writer.write,
-        max_slice_seconds=first.config.max_slice_seconds,
-        max_ubatch=first.config.max_ubatch,
-    )
+    engine = Engine(runner, writer.write, max_slice_seconds=first.config.max_slice_seconds)
     watch.engine = engine
     _Preparer(engine, inbound, writer).start()
     writer.write([Loaded(runner.facts)])
@@ -210,4 +205,3 @@ class _Preparer(threading.Thread):
                 f"token id {bad} is outside the vocabulary (0 to {num_vocab - 1})", field="tokens"
             )
         return self._tokenizer.decode(tokens)
-

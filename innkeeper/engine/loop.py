@@ -49,9 +49,7 @@ class Prepared(NamedTuple):
 class Engine:
     """One model, many requests. ``emit`` receives the frames of a step in one call."""
 
-    def __init__(
-        self, runner: Runner, emit: Emit, *, max_slice_seconds: float = 0.25, max_ubatch: int = 512
-    ) -> None:
+    def __init__(self, runner: Runner, emit: Emit, *, max_slice_seconds: float = 0.25) -> None:
         facts = runner.facts
         self.inbox: queue.SimpleQueue[Prepared | Cancel] = queue.SimpleQueue()
         self.runner = runner
@@ -59,7 +57,7 @@ class Engine:
         self._emit = emit
         self._scheduler = Scheduler(
             self.cache,
-            SliceSizer(max_slice_seconds, min(max_ubatch, runner.max_rows)),
+            SliceSizer(max_slice_seconds, runner.max_rows),
             max_sequences=facts.max_sequences,
             max_rows=runner.max_rows,
         )

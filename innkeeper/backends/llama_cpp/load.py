@@ -1,0 +1,203 @@
+"""From an ``EngineConfig`` to a ``LlamaRunner``."""
+
+import ctypes
+import os
+import time
+from collections.abc import Callable
+
+import llama_cpp.llama_cpp as lib
+
+from innkeeper.backends.llama_cpp import log
+from innkeeper.backends.llama_cpp.runner import LlamaRunner
+from innkeeper.backends.llama_cpp.threads import ThreadTuner, usable_cores
+from innkeeper.backends.llama_cpp.tokenizer import LlamaTokenizer
+from innkeeper.core import EngineConfig, ModelFacts
+from innkeeper.engine.runner import ProgressCallback
+from innkeeper.errors import EngineLoadError, NotEnoughMemoryError, UnsupportedModelError
+
+_MAX_SEQUENCE_IDS = 256
+_KV_TYPES = {
+    "f32": lib.GGML_TYPE_F32,
+    "f16": lib.GGML_TYPE_F16,
+    "q8_0": lib.GGML_TYPE_Q8_0,
+    "q5_1": lib.GGML_TYPE_Q5_1,
+    "q5_0": lib.GGML_TYPE_Q5_0,
+    "q4_1": lib.GGML_TYPE_Q4_1,
+    "q4_0": lib.GGML_TYPE_Q4_0,
+}
+_QUANTIZED = frozenset(_KV_TYPES) - {"f32", "f16"}
+
+
+def load(config: EngineConfig, progress: ProgressCallback) -> LlamaRunner:
+    """Loads a GGUF. Frees what it made if it fails.
+
+    Raises: UnsupportedModelError if llama.cpp cannot run it; NotEnoughMemoryError and
+    EngineLoadError with llama.cpp's own words.
+    """
+    started = time.perf_counter()
+    log.start()
+    lib.llama_backend_init()
+    model = _load_model(config, progress)
+    try:
+        context = _make_context(config, model)
+    except EngineLoadError:
+        lib.llama_model_free(model)
+        raise
+    tokenizer = LlamaTokenizer(lib.llama_model_get_vocab(model))
+    facts = _facts(config, model, context, tokenizer, time.perf_counter() - started)
+    tuner = ThreadTuner(config.num_threads or usable_cores(), is_fixed=config.num_threads > 0)
+    return LlamaRunner(model, context, facts, tokenizer, tuner)
+
+
+def _load_model(config: EngineConfig, progress: ProgressCallback) -> "lib.llama_model_p":
+    params = lib.llama_model_default_params()
+    params.n_gpu_layers = config.num_gpu_layers
+
+    def on_progress(fraction: float, user_data: object) -> bool:
+        progress(float(fraction))
+        return True
+
+    callback = lib.llama_progress_callback(on_progress)
+    params.progress_callback = callback
+    log.errors.clear()
+    model = lib.llama_model_load_from_file(os.fsencode(config.path), params)
+    if model:
+        _refuse_unsupported(model)
+        return model
+    cause = log.cause("llama.cpp gave no reason")
+    if "unknown model architecture" in cause or "unsupported" in cause:
+        raise UnsupportedModelError(
+            f"llama.cpp cannot run this model: {cause}",
+            hint="a newer Innkeeper may; or choose another model",
+        )
+    raise _load_error(cause)
+
+
+def _refuse_unsupported(model: "lib.llama_model_p") -> None:
+    reason = None
+    if lib.llama_model_has_encoder(model):
+        reason = "it is an encoder-decoder model"
+    elif not lib.llama_model_has_decoder(model):
+        reason = "it makes embeddings, not text"
+    elif lib.llama_model_is_diffusion(model):
+        reason = "it is a diffusion model"
+    if reason:
+        lib.llama_model_free(model)
+        raise UnsupportedModelError(
+            f"this model cannot chat: {reason}", hint="choose a text-generation model"
+        )
+
+
+def _make_context(config: EngineConfig, model: "lib.llama_model_p") -> "lib.llama_context_p":
+    num_ids = min(config.max_sequences + config.max_kept, _MAX_SEQUENCE_IDS)
+    params = lib.llama_context_default_params()
+    params.n_ctx = config.num_pool
+    params.n_batch = params.n_ubatch = config.max_ubatch or (512 if uses_gpu(config) else 128)
+    params.n_seq_max = num_ids
+    # One output row a sequence: it cuts the compute buffer, and must be at least n_seq_max.
+    params.n_outputs_max = num_ids
+    params.kv_unified = True
+    params.swa_full = False
+    params.no_perf = True
+    params.type_k = _kv_type(config.kv_type_k)
+    params.type_v = _kv_type(config.kv_type_v)
+    params.flash_attn_type = _flash_attention(config)
+    log.errors.clear()
+    context = lib.llama_init_from_model(model, params)
+    if not context:
+        raise _load_error(log.cause("llama.cpp could not make a context"))
+    return context
+
+
+def _kv_type(name: str) -> int:
+    if name not in _KV_TYPES:
+        raise EngineLoadError(
+            f"the KV type {name!r} is not one of {', '.join(_KV_TYPES)}", field="kv_type"
+        )
+    return int(_KV_TYPES[name])
+
+
+def _flash_attention(config: EngineConfig) -> int:
+    if config.flash_attention is not None:
+        chosen = config.flash_attention
+    elif config.kv_type_v in _QUANTIZED:
+        chosen = True
+    elif uses_gpu(config):
+        return int(lib.LLAMA_FLASH_ATTN_TYPE_AUTO)
+    else:
+        chosen = False  # on a CPU it triples the time of small batches (docs/experiments.md)
+    name = "ENABLED" if chosen else "DISABLED"
+    return int(getattr(lib, f"LLAMA_FLASH_ATTN_TYPE_{name}"))
+
+
+def uses_gpu(config: EngineConfig) -> bool:
+    """Whether this build of llama.cpp can offload, and was not told otherwise."""
+    return config.num_gpu_layers != 0 and bool(lib.llama_supports_gpu_offload())
+
+
+def _load_error(cause: str) -> EngineLoadError | NotEnoughMemoryError:
+    if any(word in cause.lower() for word in ("alloc", "memory", "oom")):
+        return NotEnoughMemoryError(
+            f"the model does not fit: {cause}",
+            hint="choose a smaller quantization, a smaller --ctx, or fewer --gpu-layers",
+        )
+    return EngineLoadError(f"llama.cpp could not load the model: {cause}")
+
+
+def _facts(
+    config: EngineConfig,
+    model: "lib.llama_model_p",
+    context: "lib.llama_context_p",
+    tokenizer: LlamaTokenizer,
+    seconds: float,
+) -> ModelFacts:
+    num_layers = int(lib.llama_model_n_layer(model))
+    asked = config.num_gpu_layers
+    on_gpu = num_layers + 1 if asked < 0 else min(asked, num_layers + 1)
+    num_ctx_train = int(lib.llama_model_n_ctx_train(model))
+    return ModelFacts(
+        name=config.name,
+        path=config.path,
+        backend="llama_cpp",
+        architecture=_text(lib.llama_model_meta_val_str, model, b"general.architecture"),
+        description=_text(lib.llama_model_desc, model),
+        num_params=int(lib.llama_model_n_params(model)),
+        size_bytes=int(lib.llama_model_size(model)),
+        num_vocab=tokenizer.num_vocab,
+        num_ctx=config.num_ctx,
+        num_ctx_train=num_ctx_train,
+        num_pool=int(lib.llama_n_ctx(context)),
+        max_sequences=config.max_sequences,
+        bos_text=tokenizer.text(tokenizer.bos_id),
+        eos_text=tokenizer.text(tokenizer.eos_id),
+        add_bos=tokenizer.adds_bos,
+        bos_id=tokenizer.bos_id if tokenizer.bos_id >= 0 else None,
+        end_ids=tokenizer.end_ids(),
+        max_token_bytes=tokenizer.max_token_bytes(),
+        chat_template=_chat_template(model),
+        num_layers=num_layers + 1,
+        num_gpu_layers=on_gpu if uses_gpu(config) else 0,
+        device="GPU" if uses_gpu(config) else "CPU",
+        load_seconds=seconds,
+        warnings=_warnings(config.num_ctx, num_ctx_train),
+    )
+
+
+def _warnings(num_ctx: int, num_ctx_train: int) -> tuple[str, ...]:
+    if 0 < num_ctx_train < num_ctx:
+        return (
+            f"--ctx {num_ctx} is beyond the {num_ctx_train} tokens that the model was trained for:"
+            " replies may lose sense past that length",
+        )
+    return ()
+
+
+def _chat_template(model: "lib.llama_model_p") -> str | None:
+    template = lib.llama_model_chat_template(model, None)
+    return template.decode("utf-8", "replace") if template else None
+
+
+def _text(read: Callable[..., int], *arguments: object) -> str:
+    buffer = ctypes.create_string_buffer(256)
+    count = read(*arguments, buffer, ctypes.sizeof(buffer))
+    return buffer.value.decode("utf-8", "replace") if count > 0 else ""

@@ -1,0 +1,152 @@
+"""``engine.runner.Runner`` over one llama.cpp context with one unified KV pool."""
+
+import ctypes
+import time
+from collections.abc import Sequence
+
+import llama_cpp.llama_cpp as lib
+import numpy as np
+
+from innkeeper.backends.llama_cpp.samplers import native_steps
+from innkeeper.backends.llama_cpp.threads import ThreadTuner
+from innkeeper.backends.llama_cpp.tokenizer import LlamaTokenizer
+from innkeeper.core import ModelFacts, SamplingParams
+from innkeeper.engine.runner import Logits, Row
+from innkeeper.engine.sampling import TokenSampler, build_sampler
+from innkeeper.errors import EngineError
+
+_NO_PLACE = 1
+_TO_THE_END = -1
+
+
+class RowBatch:
+    """A ``llama_batch`` over numpy arrays that are filled anew for each call."""
+
+    def __init__(self, capacity: int) -> None:
+        self._tokens = np.zeros(capacity, np.int32)
+        self._positions = np.zeros(capacity, np.int32)
+        self._sequences = np.zeros(capacity, np.int32)
+        self._outputs = np.zeros(capacity, np.int8)
+        self._ones = np.ones(capacity, np.int32)
+        start = self._sequences.ctypes.data
+        self._pointers = (ctypes.c_void_p * capacity)(*(start + 4 * i for i in range(capacity)))
+        fields = dict(lib.llama_batch._fields_)
+        self.batch = lib.llama_batch()
+        for name, array in (
+            ("token", self._tokens),
+            ("pos", self._positions),
+            ("n_seq_id", self._ones),
+            ("logits", self._outputs),
+        ):
+            setattr(self.batch, name, ctypes.cast(array.ctypes.data, fields[name]))
+        self.batch.seq_id = ctypes.cast(self._pointers, fields["seq_id"])
+
+    def fill(self, rows: Sequence[Row]) -> None:
+        count = len(rows)
+        table = np.array(rows, np.int32)
+        self._tokens[:count] = table[:, 0]
+        self._positions[:count] = table[:, 1]
+        self._sequences[:count] = table[:, 2]
+        self._outputs[:count] = table[:, 3]
+        self.batch.n_tokens = count
+
+
+class LlamaRunner:
+    """Owns the model and its context; used by the loop's thread, but for ``tokenizer``."""
+
+    def __init__(
+        self,
+        model: "lib.llama_model_p",
+        context: "lib.llama_context_p",
+        facts: ModelFacts,
+        tokenizer: LlamaTokenizer,
+        tuner: ThreadTuner,
+    ) -> None:
+        self.facts = facts
+        self.tokenizer = tokenizer
+        self.num_sequence_ids = int(lib.llama_n_seq_max(context))
+        self.max_rows = int(lib.llama_n_batch(context))
+        self.max_outputs = self.num_sequence_ids
+        self.num_threads = 0
+        self._model = model
+        self._context: lib.llama_context_p | None = context
+        self._memory = lib.llama_get_memory(context)
+        self._tuner = tuner
+        self._batch = RowBatch(self.max_rows)
+        self._num_swa = int(lib.llama_model_n_swa(model))
+        self._has_state = bool(
+            lib.llama_model_is_recurrent(model) or lib.llama_model_is_hybrid(model)
+        )
+        vocab = lib.llama_model_get_vocab(model)
+        self._steps = native_steps(vocab, facts.num_vocab, facts.num_ctx)
+
+    def forward(self, rows: Sequence[Row]) -> list[Logits]:
+        wanted = [index for index, row in enumerate(rows) if row.wants_logits]
+        if len(rows) > self.max_rows or len(wanted) > self.max_outputs:
+            raise EngineError(
+                f"a batch of {len(rows)} rows, {len(wanted)} with logits (limits"
+                f" {self.max_rows} and {self.max_outputs})"
+            )
+        self._set_threads()
+        self._batch.fill(rows)
+        started = time.perf_counter()
+        code = lib.llama_decode(self._context, self._batch.batch)
+        if code != 0:
+            self._roll_back(rows)
+            raise EngineError(
+                "the KV pool has no place left"
+                if code == _NO_PLACE
+                else f"llama_decode failed with code {code}; the engine's log says why"
+            )
+        outputs = [self._logits(index) for index in wanted]
+        self._tuner.observe(len(rows), time.perf_counter() - started)
+        return outputs
+
+    def copy(self, source_id: int, target_id: int, length: int) -> None:
+        end = _TO_THE_END if self._has_state else length
+        lib.llama_memory_seq_cp(self._memory, source_id, target_id, 0, end)
+
+    def remove(self, sequence_id: int, start: int) -> None:
+        if not lib.llama_memory_seq_rm(self._memory, sequence_id, start, _TO_THE_END):
+            raise EngineError(f"the cache of sequence {sequence_id} cannot be cut at {start}")
+
+    def can_resume(self, sequence_id: int, length: int, cached: int) -> bool:
+        if length == cached:
+            return True
+        if self._has_state:
+            return False
+        if self._num_swa == 0:
+            return True
+        # llama.cpp keeps every position from pos_min on; the window before `length` must be there.
+        oldest = lib.llama_memory_seq_pos_min(self._memory, sequence_id)
+        return int(oldest) <= max(0, length - self._num_swa)
+
+    def make_sampler(
+        self, params: SamplingParams, seed: int, prompt: Sequence[int]
+    ) -> TokenSampler:
+        return build_sampler(params, seed, prompt, self.facts.num_vocab, self._steps)
+
+    def close(self) -> None:
+        if self._context is not None:
+            lib.llama_free(self._context)
+            lib.llama_model_free(self._model)
+            self._context = None
+
+    def _logits(self, index: int) -> Logits:
+        pointer = lib.llama_get_logits_ith(self._context, index)
+        logits: Logits = np.ctypeslib.as_array(pointer, (self.facts.num_vocab,))
+        return logits
+
+    def _set_threads(self) -> None:
+        wanted = self._tuner.num_threads
+        if wanted != self.num_threads:
+            lib.llama_set_n_threads(self._context, wanted, wanted)
+            self.num_threads = wanted
+
+    def _roll_back(self, rows: Sequence[Row]) -> None:
+        """Slices before the failing one stay applied; the caller expects nothing to be."""
+        firsts: dict[int, int] = {}
+        for row in rows:
+            firsts.setdefault(row.sequence_id, row.position)
+        for sequence_id, position in firsts.items():
+            lib.llama_memory_seq_rm(self._memory, sequence_id, position, _TO_THE_END)

@@ -1,0 +1,310 @@
+"""The engine over llama.cpp, against llama-cpp-python's own high-level loop."""
+
+import ctypes
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import llama_cpp
+import numpy as np
+import pytest
+
+from innkeeper.backends import llama_cpp as backend
+from innkeeper.backends.llama_cpp.runner import LlamaRunner
+from innkeeper.core import EngineConfig, GenerateRequest, SamplingParams
+from innkeeper.core.frames import Cancel, Delta, Finished
+from innkeeper.engine.loop import Engine, Prepared
+from innkeeper.engine.prompt import tokenize_prompt
+from innkeeper.errors import UnsupportedModelError
+
+NAMES = ("llama", "llama-q8_0", "qwen2", "gemma3", "mixtral", "mamba")
+UNQUANTIZED = ("llama", "qwen2", "gemma3", "mixtral", "mamba")
+"""The Q8_0 kernels round activations to 8 bits: a batch's shape moves a logit by 0.03."""
+PROMPTS = (
+    "The old inn stood at the edge of the wood, and ",
+    "Mira poured the ale. 'What brings you here, traveller?' she asked. " * 4,
+    "Zwölf Boxkämpfer jagen Viktor 🍺 quer über den großen Sylter Deich. " * 3,
+)
+NUM_TOKENS = 24
+NEAR_TIE = 1e-3
+"""Two logits this close may swap when another batch shape adds them up in another order."""
+
+
+class Reference(NamedTuple):
+    tokens: list[int]
+    margins: list[float]
+    """Between the best two logits, where each token was chosen."""
+
+
+class Session:
+    """One loaded model and its engine."""
+
+    def __init__(self, path: Path, **fields: Any) -> None:
+        config = EngineConfig(
+            backend="llama_cpp",
+            path=str(path),
+            name=path.stem,
+            **{
+                "num_ctx": 1024,
+                "num_pool": 4096,
+                "max_sequences": 8,
+                "num_threads": 1,
+                **fields,
+            },
+        )
+        self.runner: LlamaRunner = backend.load(config, lambda fraction: None)
+        self.frames: list[Any] = []
+        self.engine = Engine(self.runner, self.frames.extend)
+        self._next_id = 0
+
+    def submit(self, prompt: str | Sequence[int], **fields: Any) -> int:
+        fields = {"max_tokens": NUM_TOKENS, "sampling": SamplingParams(temperature=0), **fields}
+        text = prompt if isinstance(prompt, str) else tuple(prompt)
+        request = GenerateRequest(prompt=text, **fields)
+        tokens, cut = tokenize_prompt(request, self.runner.tokenizer, self.runner.facts)
+        self._next_id += 1
+        self.engine.inbox.put(Prepared(self._next_id, request, tokens, cut))
+        return self._next_id
+
+    def run(self) -> None:
+        while self.engine.step():
+            pass
+
+    def text(self, request_id: int) -> str:
+        deltas = [f for f in self.frames if isinstance(f, Delta) and f.id == request_id]
+        return "".join(f.text for f in deltas)
+
+    def tokens(self, request_id: int) -> list[int]:
+        deltas = [f for f in self.frames if isinstance(f, Delta) and f.id == request_id]
+        return [entry.token_id for f in deltas for entry in f.logprobs]
+
+    def finished(self, request_id: int) -> Finished:
+        return next(f for f in self.frames if isinstance(f, Finished) and f.id == request_id)
+
+
+@pytest.fixture(params=NAMES)
+def model_path(request: pytest.FixtureRequest, tiny_models: dict[str, Path]) -> Path:
+    return tiny_models[request.param]
+
+
+@pytest.fixture
+def open_session() -> Iterator[Callable[..., Session]]:
+    sessions: list[Session] = []
+
+    def make(path: Path, **fields: Any) -> Session:
+        sessions.append(Session(path, **fields))
+        return sessions[-1]
+
+    yield make
+    for session in sessions:
+        session.runner.close()
+
+
+def reference(
+    path: Path, prompt: str | list[int], kv_type: int = llama_cpp.GGML_TYPE_F16
+) -> Reference:
+    """Greedy tokens of the high-level ``Llama``, and how clear each choice was."""
+    llama = llama_cpp.Llama(
+        str(path), n_ctx=1024, verbose=False, n_threads=1, type_k=kv_type, type_v=kv_type
+    )
+    tokens, margins = [], []
+    if isinstance(prompt, str):
+        prompt = llama.tokenize(prompt.encode(), add_bos=True, special=True)
+    for token in llama.generate(prompt, temp=0.0, repeat_penalty=1.0):
+        pointer = llama._ctx.get_logits_ith(-1)
+        logits = np.ctypeslib.as_array(
+            ctypes.cast(pointer, ctypes.POINTER(ctypes.c_float)), (llama.n_vocab(),)
+        )
+        best = np.sort(logits)[-2:]
+        margins.append(float(best[1] - best[0]))
+        tokens.append(token)
+        if len(tokens) == NUM_TOKENS or llama_cpp.llama_vocab_is_eog(llama._model.vocab, token):
+            break
+    llama.close()
+    return Reference(tokens, margins)
+
+
+def assert_same_or_near_tie(found: Sequence[int], expected: Reference) -> int:
+    """0 if equal; 1 if the first difference is a near tie of the reference. Fails otherwise."""
+    pairs = list(zip(found, expected.tokens, strict=False))
+    where = next((i for i, (a, b) in enumerate(pairs) if a != b), None)
+    if where is None:
+        return 0
+    assert expected.margins[where] <= NEAR_TIE, f"token {where} differs: {pairs[where]}"
+    return 1
+
+
+def test_greedy_equals_the_high_level_llama(
+    model_path: Path, open_session: Callable[..., Session]
+) -> None:
+    session = open_session(model_path, max_ubatch=512)
+    num_ties = 0
+    for prompt in PROMPTS:
+        request_id = session.submit(prompt, logprobs=0)
+        session.run()
+        num_ties += assert_same_or_near_tie(
+            session.tokens(request_id), reference(model_path, prompt)
+        )
+    print(f"{model_path.stem}: {num_ties} of {len(PROMPTS)} differ at a near tie")
+
+
+@pytest.mark.parametrize("model_path", UNQUANTIZED, indirect=True)
+def test_eight_at_once_equal_each_alone(
+    model_path: Path, open_session: Callable[..., Session]
+) -> None:
+    # An f32 cache: f16 rounds the tiny differences between batch shapes up to 2e-3 in a logit.
+    prompts = [f"Guest {n} asks: " + PROMPTS[n % 3] for n in range(8)]
+    together = open_session(model_path, kv_type_k="f32", kv_type_v="f32")
+    ids = [together.submit(prompt, logprobs=0) for prompt in prompts]
+    together.run()
+    num_ties = 0
+    for request_id, prompt in zip(ids, prompts, strict=True):
+        expected = reference(model_path, prompt, llama_cpp.GGML_TYPE_F32)
+        num_ties += assert_same_or_near_tie(together.tokens(request_id), expected)
+    print(f"{model_path.stem}: {num_ties} of {len(prompts)} differ at a near tie")
+    together.engine.cache.check()
+
+
+def test_second_turn_equals_a_fresh_reading(
+    model_path: Path, open_session: Callable[..., Session]
+) -> None:
+    session = open_session(model_path)
+    first = session.submit(PROMPTS[1], logprobs=0)
+    session.run()
+    encode = session.runner.tokenizer.encode
+    prompt = encode(PROMPTS[1], add_special=True, parse_special=True)
+    prompt += session.tokens(first)
+    prompt += encode("\nAnd then?", add_special=False, parse_special=True)
+    second = session.submit(prompt, logprobs=0)
+    session.run()
+    assert_same_or_near_tie(session.tokens(second), reference(model_path, prompt))
+    assert session.finished(second).timings.cache_n > 0
+
+
+def test_regenerate_equals_the_first_time(
+    model_path: Path, open_session: Callable[..., Session]
+) -> None:
+    session = open_session(model_path)
+    ids = [session.submit(PROMPTS[2], logprobs=0) for _ in range(2)]
+    session.run()
+    ids.append(session.submit(PROMPTS[2], logprobs=0))
+    session.run()
+    expected = reference(model_path, PROMPTS[2])
+    for request_id in ids:
+        assert_same_or_near_tie(session.tokens(request_id), expected)
+
+
+def test_choices_share_the_prompt_on_every_model(
+    model_path: Path, open_session: Callable[..., Session]
+) -> None:
+    session = open_session(model_path)
+    sampling = SamplingParams(seed=5, temperature=0.9)
+    many = session.submit(PROMPTS[0], n=3, sampling=sampling)
+    session.run()
+    ends = [f for f in session.frames if isinstance(f, Finished) and f.id == many]
+    assert sorted(end.timings.prompt_n > 0 for end in ends) == [False, False, True]
+
+
+def test_full_pool_preempts_and_still_agrees(
+    tiny_llama: Path, open_session: Callable[..., Session]
+) -> None:
+    small = open_session(tiny_llama, num_ctx=256, num_pool=512, max_sequences=4)
+    roomy = open_session(tiny_llama, num_ctx=256, num_pool=4096, max_sequences=4)
+    prompts = [f"{n}. {PROMPTS[0]}" for n in range(4)]
+    texts = []
+    for session in (small, roomy):
+        ids = [
+            session.submit(p, max_tokens=180, sampling=SamplingParams(temperature=0, ban_eos=True))
+            for p in prompts
+        ]
+        session.run()
+        assert all(session.finished(i).timings.predicted_n == 180 for i in ids)
+        texts.append([session.text(i)[:40] for i in ids])
+    small.engine.cache.check()
+    assert texts[0] == texts[1]
+
+
+def test_sliding_window_forgets_and_reads_again(
+    tiny_gemma3: Path, open_session: Callable[..., Session]
+) -> None:
+    """A prompt cut far before the cached end cannot be resumed from inside the window."""
+    session = open_session(tiny_gemma3)
+    long_prompt = PROMPTS[1] * 2
+    session.submit(long_prompt, max_tokens=200)
+    session.run()
+    again = session.submit(long_prompt[: len(long_prompt) // 2], logprobs=0)
+    session.run()
+    expected = reference(tiny_gemma3, long_prompt[: len(long_prompt) // 2])
+    assert_same_or_near_tie(session.tokens(again), expected)
+
+
+def test_seed_reproduces_through_every_native_step(
+    tiny_llama: Path, open_session: Callable[..., Session]
+) -> None:
+    session = open_session(tiny_llama)
+    settings: list[dict[str, Any]] = [
+        {"top_k": 40, "top_p": 0.9, "min_p": 0.02, "typical_p": 0.97, "top_n_sigma": 2.0},
+        {"dry_multiplier": 0.8, "xtc_probability": 0.5, "dynatemp_range": 0.4},
+        {"mirostat": 1},
+        {"mirostat": 2},
+        {"adaptive_target": 0.3},
+        {"repetition_penalty": 1.2, "presence_penalty": 0.3, "frequency_penalty": 0.2},
+    ]
+    for fields in settings:
+        sampling = SamplingParams(seed=11, **fields)
+        ids = [session.submit(PROMPTS[0], sampling=sampling) for _ in range(2)]
+        session.run()
+        assert session.text(ids[0]) == session.text(ids[1]), fields
+        other = session.submit(PROMPTS[0], sampling=SamplingParams(seed=12, **fields))
+        session.run()
+        assert session.text(other) != session.text(ids[0]), fields
+
+
+def test_no_cell_leaks_after_a_thousand_random_rounds(
+    tiny_llama: Path, open_session: Callable[..., Session]
+) -> None:
+    rng = np.random.default_rng(0)
+    session = open_session(tiny_llama, num_ctx=256, num_pool=768, max_sequences=4, max_kept=3)
+    open_ids: list[int] = []
+    for _ in range(1000):
+        if rng.random() < 0.6 or not open_ids:
+            prompt = PROMPTS[rng.integers(2)][: rng.integers(4, 120)]
+            count, limit = int(rng.integers(1, 4)), int(rng.integers(0, 20))
+            open_ids.append(session.submit(prompt, n=count, max_tokens=limit))
+        else:
+            session.engine.inbox.put(Cancel(open_ids.pop(rng.integers(len(open_ids)))))
+        for _ in range(rng.integers(3)):
+            session.engine.step()
+    session.run()
+    session.engine.cache.check()
+    session.engine.cache.drop_idle()
+    assert session.engine.cache.num_used == 0
+    memory = session.runner._memory
+    ids = range(session.runner.num_sequence_ids)
+    assert all(llama_cpp.llama_memory_seq_pos_max(memory, i) == -1 for i in ids)
+
+
+def test_double_bos_is_one(tiny_llama: Path, open_session: Callable[..., Session]) -> None:
+    tokenizer = open_session(tiny_llama).runner.tokenizer
+    bos = tokenizer.text(tokenizer.bos_id)
+    plain = tokenizer.encode("Hello", add_special=True, parse_special=True)
+    twice = tokenizer.encode(bos + "Hello", add_special=True, parse_special=True)
+    assert plain.count(tokenizer.bos_id) == twice.count(tokenizer.bos_id) == 1
+
+
+def test_context_beyond_training_is_warned_about(
+    tiny_llama: Path, open_session: Callable[..., Session]
+) -> None:
+    facts = open_session(tiny_llama, num_ctx=4096, num_pool=4096).runner.facts
+    assert facts.num_ctx_train < 4096
+    assert str(facts.num_ctx_train) in facts.warnings[0]
+
+
+def test_unknown_architecture_is_refused_by_name(tmp_path: Path, tiny_llama: Path) -> None:
+    data = tiny_llama.read_bytes().replace(
+        b"\x05\0\0\0\0\0\0\0llama", b"\x05\0\0\0\0\0\0\0lxama", 1
+    )
+    path = tmp_path / "odd.gguf"
+    path.write_bytes(data)
+    with pytest.raises(UnsupportedModelError, match="lxama"):
+        Session(path)
