@@ -1,7 +1,7 @@
 """What the header of a GGUF file says: metadata and tensors."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
@@ -55,6 +55,8 @@ class GgufHeader:
     data_start: int
     metadata: dict[str, Value]
     tensors: tuple[TensorInfo, ...]
+    raw_metadata: dict[str, bytes] = field(default_factory=dict, repr=False, compare=False)
+    """Type and value as they lie in the file, for writing a copy; without long arrays."""
 
     @property
     def architecture(self) -> str:

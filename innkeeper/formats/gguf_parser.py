@@ -24,6 +24,8 @@ MAX_HEADER_BYTES = 128 * MIB
 MAX_TENSORS = 65_536
 MAX_METADATA = 65_536
 MAX_KEY_BYTES = 65_535
+MAX_RAW_BYTES = 65_536
+"""Longer values are not kept as they lie in the file."""
 MAX_EAGER_ITEMS = 2_048
 """Longer arrays (vocabularies, merges) are skipped: only their place is kept."""
 
@@ -76,6 +78,7 @@ class _Parser:
         self.data = memoryview(data)[:file_bytes]
         self.file_bytes = file_bytes
         self.position = 0
+        self.raw_metadata: dict[str, bytes] = {}
 
     def header(self) -> GgufHeader:
         version, num_tensors, num_metadata = self._counts()
@@ -93,6 +96,7 @@ class _Parser:
             data_start=data_start,
             metadata=metadata,
             tensors=tuple(infos),
+            raw_metadata=self.raw_metadata,
         )
 
     def _require(self, num_bytes: int, what: str) -> None:
@@ -174,7 +178,10 @@ class _Parser:
             if not key or key in metadata:
                 fault = "appears twice" if key else "is empty"
                 raise CorruptModelError(f"metadata key {index} {key!r:.100} {fault}", hint=_AGAIN)
+            start = self.position
             metadata[key] = self._value(f"metadata {key!r:.100}")
+            if self.position - start <= MAX_RAW_BYTES:
+                self.raw_metadata[key] = bytes(self.data[start : self.position])
         return metadata
 
     def _value(self, what: str) -> Value:

@@ -6,7 +6,7 @@ nobody reports. Source: llama.cpp's llama-context, llama-kv-cache and ggml-alloc
 4,056 real allocations (benchmarks/fit_error.py).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from innkeeper.formats.ggml_types import TYPES_BY_NAME, GgmlType
 from innkeeper.formats.gguf_header import GgufHeader, TensorInfo
@@ -72,7 +72,8 @@ class MemoryEstimate:
     gpu_compute_bytes: int = 0
     is_exact: bool = True
     """False: the compute term is only a guess; ask for a dry run."""
-    notes: tuple[str, ...] = field(default=())
+    is_verified: bool = False
+    """True: llama.cpp said so itself."""
 
     @property
     def total_bytes(self) -> int:
