@@ -1,8 +1,26 @@
-"""Who may talk to this server."""
+"""Who may talk to this server: Host, Origin, key and size, before anything is parsed.
+
+A browser on this computer is the way in for any web page, so a loopback bind protects nothing by
+itself: a page can post to localhost (Origin), or have its own name resolve to it (Host).
+"""
+
+import hmac
+import ipaddress
+import re
+from collections.abc import Iterable
 
 from msgspec import Struct
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from innkeeper.units import MIB
+from innkeeper.api.errors import error_response
+from innkeeper.errors import (
+    ForbiddenError,
+    InnkeeperError,
+    PayloadTooLargeError,
+    UnauthorizedError,
+)
+from innkeeper.units import MIB, format_bytes
 
 
 class Access(Struct, frozen=True, kw_only=True):
@@ -18,3 +36,154 @@ class Access(Struct, frozen=True, kw_only=True):
     origins: frozenset[str] = frozenset()
     """Web origins beside the server's own that may call it, such as ``http://127.0.0.1:7860``."""
     max_body_bytes: int = 16 * MIB
+
+
+OPEN_PATHS = frozenset({"/health"})
+"""Answered without a key."""
+
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?")
+_KEY_HEADERS = (b"x-api-key", b"api-key", b"x-admin-key")
+_CORS_SECONDS = "600"
+
+
+class Guard:
+    """Refuses what the rules do not allow, and answers preflights of allowed origins."""
+
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        self._app = app
+        self._access = access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self._app(scope, receive, send)
+            return
+        headers: list[tuple[bytes, bytes]] = scope["headers"]
+        try:
+            host = check_host(headers, self._access)
+            origin = check_origin(headers, host, self._access)
+            if origin is not None and scope["method"] == "OPTIONS":
+                await _preflight(origin)(scope, receive, send)
+                return
+            if scope["path"] not in OPEN_PATHS:
+                check_key(headers, self._access)
+            self._check_length(headers)
+        except InnkeeperError as error:
+            await error_response(error)(scope, receive, send)
+            return
+        await self._app(
+            scope, self._limited(receive), send if origin is None else _with_cors(send, origin)
+        )
+
+    def _check_length(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        for value in _values(headers, b"content-length"):
+            if value.isdigit() and int(value[:20]) > self._access.max_body_bytes:
+                raise self._too_large()
+
+    def _limited(self, receive: Receive) -> Receive:
+        """``receive`` that counts the body while it comes in."""
+        num_bytes = 0
+
+        async def counted() -> Message:
+            nonlocal num_bytes
+            message = await receive()
+            num_bytes += len(message.get("body", b""))
+            if num_bytes > self._access.max_body_bytes:
+                raise self._too_large()
+            return message
+
+        return counted
+
+    def _too_large(self) -> PayloadTooLargeError:
+        limit = format_bytes(self._access.max_body_bytes)
+        return PayloadTooLargeError(f"the request's body is larger than {limit}")
+
+
+def check_host(headers: Iterable[tuple[bytes, bytes]], access: Access) -> str:
+    """The Host header, if the rules allow it. Raises: ForbiddenError."""
+    found = [value.decode("latin-1").lower() for value in _values(headers, b"host")]
+    match = _HOST.fullmatch(found[0]) if len(found) == 1 else None
+    if match is None or not _is_allowed_name(match[1], access):
+        raise ForbiddenError(
+            "the Host header does not name this server",
+            hint="open it by 127.0.0.1 or localhost, or allow the name in the settings",
+        )
+    return found[0]
+
+
+def check_origin(headers: Iterable[tuple[bytes, bytes]], host: str, access: Access) -> str | None:
+    """The page's origin if it is another one that is allowed; None without one, or our own.
+
+    Raises: ForbiddenError.
+    """
+    found = [value.decode("latin-1").lower() for value in _values(headers, b"origin")]
+    if not found:
+        if b"cross-site" in _values(headers, b"sec-fetch-site"):
+            raise _foreign_page()
+        return None
+    if len(found) == 1 and found[0] in (f"http://{host}", f"https://{host}"):
+        return None
+    if len(found) == 1 and found[0] in access.origins:
+        return found[0]
+    raise _foreign_page()
+
+
+def check_key(headers: Iterable[tuple[bytes, bytes]], access: Access) -> None:
+    """Raises: UnauthorizedError if a key is configured and no header holds it."""
+    if access.api_key is None:
+        return
+    given = [value for name in _KEY_HEADERS for value in _values(headers, name)]
+    given += [
+        value[7:].strip()
+        for value in _values(headers, b"authorization")
+        if value[:7].lower() == b"bearer "
+    ]
+    wanted = access.api_key.encode()
+    if not any([hmac.compare_digest(value, wanted) for value in given]):
+        raise UnauthorizedError(
+            "the API key is wrong" if any(given) else "an API key is needed",
+            hint="send it as Authorization: Bearer KEY",
+        )
+
+
+def _is_allowed_name(name: str, access: Access) -> bool:
+    if name == "localhost" or name in access.hosts:
+        return True
+    try:
+        address = ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return access.any_address or address.is_loopback
+
+
+def _values(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[bytes]:
+    return [value.strip() for key, value in headers if key == name]
+
+
+def _foreign_page() -> ForbiddenError:
+    return ForbiddenError(
+        "web pages from elsewhere may not call this server",
+        hint="add the page's origin to the allowed origins in the settings",
+    )
+
+
+def _preflight(origin: str) -> Response:
+    headers = {
+        "access-control-allow-origin": origin,
+        "access-control-allow-methods": "GET, POST, OPTIONS",
+        "access-control-allow-headers": "authorization, content-type, x-api-key, api-key",
+        "access-control-max-age": _CORS_SECONDS,
+        "vary": "Origin",
+    }
+    return Response(status_code=204, headers=headers)
+
+
+def _with_cors(send: Send, origin: str) -> Send:
+    extra = [(b"access-control-allow-origin", origin.encode("latin-1")), (b"vary", b"Origin")]
+
+    async def marked(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), *extra]}
+        await send(message)
+
+    return marked

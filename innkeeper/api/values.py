@@ -15,6 +15,7 @@ from innkeeper.errors import InvalidRequestError
 Reader = Callable[[str, Any], Any]
 
 _SHOWN_CHARS = 40
+_MAX_DEPTH = 16
 
 
 def shown(value: Any) -> str:
@@ -136,6 +137,22 @@ def token_biases(field: str, value: Any) -> dict[int, float]:
 
 
 def anything(field: str, value: Any) -> Any:
+    return value
+
+
+def plain(field: str, value: Any, depth: int = 0) -> Any:
+    """Any JSON value, as long as it can cross to other processes: not nested deeper than
+    templates read, numbers of 64 bits, valid Unicode."""
+    if depth > _MAX_DEPTH:
+        raise InvalidRequestError(f"{field} is nested deeper than {_MAX_DEPTH} levels", field=field)
+    if isinstance(value, dict):
+        return {clean(key): plain(field, item, depth + 1) for key, item in value.items()}
+    if isinstance(value, list):
+        return [plain(field, item, depth + 1) for item in value]
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise refuse(field, "a number of at most 64 bits", value)
     return value
 
 

@@ -18,7 +18,9 @@ def regrouped(messages: Sequence[Message]) -> Iterator[tuple[Message, ...]]:
     Nothing comes if the messages hold tool calls or other roles, whose order means something.
     """
     known = (*_SYSTEM, "user", "assistant")
-    if not messages or any(message.extra or message.role not in known for message in messages):
+    if not messages or any(
+        message.role not in known or "tool_calls" in message.extra for message in messages
+    ):
         return
     num_leading = next(
         (i for i, message in enumerate(messages) if message.role not in _SYSTEM), len(messages)

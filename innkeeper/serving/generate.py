@@ -8,6 +8,7 @@ import msgspec
 from innkeeper.core import GenerateRequest, ModelFacts
 from innkeeper.core.frames import Delta, Finished
 from innkeeper.errors import BusyError, InvalidRequestError, PromptTooLongError
+from innkeeper.prompt.renderer import RenderedPrompt
 from innkeeper.serving.models import Models
 from innkeeper.units import MIB
 
@@ -49,11 +50,7 @@ class Generate:
         Raises: InvalidRequestError, PromptTooLongError.
         """
         if request.messages is not None:
-            rendered = await self.models.renderer.render(
-                request.messages,
-                continue_last=request.continue_last,
-                variables=request.template_kwargs,
-            )
+            rendered = await self._render(request)
             request = msgspec.structs.replace(
                 request,
                 prompt=rendered.text,
@@ -63,6 +60,18 @@ class Generate:
             )
         refuse_absurd(request, facts)
         return request
+
+    async def render(self, request: GenerateRequest) -> str:
+        """The prompt that ``request``'s messages become. Raises: InvalidRequestError."""
+        await self.models.engine()
+        return (await self._render(request)).text
+
+    async def _render(self, request: GenerateRequest) -> RenderedPrompt:
+        return await self.models.renderer.render(
+            request.messages or (),
+            continue_last=request.continue_last,
+            variables=request.template_kwargs,
+        )
 
     async def tokenize(
         self, text: str, *, add_special: bool = False, parse_special: bool = True

@@ -1,0 +1,341 @@
+"""``/v1/chat/completions``: OpenAI's chat with Oobabooga's fields."""
+
+import contextlib
+import secrets
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any
+
+from msgspec import UNSET, Struct, UnsetType
+
+from innkeeper.api import fields, values
+from innkeeper.api.completions import include_usage
+from innkeeper.api.replies import (
+    Choice,
+    Events,
+    Totals,
+    Usage,
+    collect,
+    finish_reason,
+    json_bytes,
+    piece_text,
+)
+from innkeeper.api.stream import DONE, event
+from innkeeper.core import GenerateRequest, Message, TokenLogprob
+from innkeeper.core.frames import Delta
+from innkeeper.errors import InvalidRequestError
+from innkeeper.serving import Generate
+
+_ROLES = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "tool": "tool",
+}
+_MAX_MESSAGES = 100_000
+_MAX_TOP_LOGPROBS = 100
+_MAX_TEXT_CHARS = 64 * 1024 * 1024
+_KEPT = ("name", "tool_calls", "tool_call_id", "reasoning_content")
+_TEMPLATE_NAMES = ("enable_thinking", "reasoning_effort", "preserve_thinking")
+
+ROUTE_FIELDS = (
+    "chat_template_kwargs",
+    "continue_",
+    "continue_final_message",
+    "mode",
+    *_TEMPLATE_NAMES,
+)
+"""What only chat takes."""
+
+_NOT_APPLIED = (
+    "instruction_template instruction_template_str chat_template_str character name1 name2 context"
+    " greeting user_bio chat_instruct_command"
+).split()
+
+
+class ChatTop(Struct, frozen=True):
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class ChatLogprob(Struct, frozen=True):
+    token: str
+    logprob: float
+    bytes: list[int]
+    top_logprobs: list[ChatTop]
+
+
+class ChatLogprobs(Struct, frozen=True):
+    """OpenAI's second shape."""
+
+    content: list[ChatLogprob]
+    refusal: None = None
+
+
+class ChatMessage(Struct, frozen=True):
+    content: str
+    role: str = "assistant"
+    refusal: None = None
+
+
+class ChatChoice(Struct, frozen=True, kw_only=True):
+    index: int
+    message: ChatMessage
+    logprobs: ChatLogprobs | None = None
+    finish_reason: str
+
+
+class ChatDelta(Struct, frozen=True, kw_only=True):
+    role: str | UnsetType = UNSET
+    content: str | UnsetType = UNSET
+    refusal: UnsetType | None = UNSET
+
+
+class ChatChunkChoice(Struct, frozen=True, kw_only=True):
+    index: int
+    delta: ChatDelta
+    logprobs: ChatLogprobs | None = None
+    finish_reason: str | None = None
+
+
+class ChatCompletion(Struct, frozen=True, kw_only=True):
+    """A whole answer, or a chunk of one."""
+
+    id: str
+    object: str
+    created: int
+    model: str
+    choices: list[ChatChoice] | list[ChatChunkChoice]
+    system_fingerprint: None = None
+    usage: Usage | UnsetType | None = UNSET
+    timings: dict[str, float] | UnsetType = UNSET
+    warnings: list[str] | UnsetType = UNSET
+
+
+class Call(Struct, frozen=True, kw_only=True):
+    """One parsed call."""
+
+    request: GenerateRequest
+    stream: bool = False
+    include_usage: bool = False
+
+
+def parse(body: Mapping[str, Any]) -> Call:
+    """Raises: InvalidRequestError naming the field."""
+    found = fields.resolve(body)
+    sampling, odd_steps = fields.sampling(found)
+    limit = fields.max_tokens(found, None)
+    ignored = [name for name in _NOT_APPLIED if body.get(name)]
+    if body.get("mode") not in (None, "instruct"):
+        ignored.append("mode")
+    warnings = (
+        *fields.not_applied(body, (*ROUTE_FIELDS, *_NOT_APPLIED)),
+        *odd_steps,
+        *(f"not applied: {name} (the model's own template is used)" for name in ignored),
+    )
+    request = GenerateRequest(
+        messages=_messages(body),
+        sampling=sampling,
+        stop=fields.stop_texts(found),
+        max_tokens=limit,
+        n=found.get("n", 1),
+        logprobs=_num_logprobs(body),
+        add_bos=found.get("add_bos_token", True),
+        skip_special_tokens=found.get("skip_special_tokens", True),
+        truncate_to=fields.truncate_to(found, limit),
+        template_kwargs=_template_kwargs(body),
+        continue_last=_continues(body),
+        warnings=warnings,
+    )
+    return Call(
+        request=request,
+        stream=values.flag("stream", body.get("stream") or False),
+        include_usage=include_usage(body),
+    )
+
+
+async def answer(call: Call, generate: Generate) -> bytes:
+    """The whole answer as JSON."""
+    totals = Totals(call.request.n)
+    choices = []
+    for choice in await collect(generate.stream(call.request)):
+        assert choice.finished is not None
+        totals.add(choice.finished)
+        choices.append(_whole(choice, call.request))
+    return json_bytes(
+        ChatCompletion(
+            id=_new_id(),
+            object="chat.completion",
+            created=int(time.time()),
+            model=_model_name(generate),
+            choices=choices,
+            usage=totals.usage(),
+            timings=totals.timings(),
+            warnings=totals.warnings(),
+        )
+    )
+
+
+def stream(call: Call, generate: Generate) -> AsyncGenerator[bytes, None]:
+    """The answer as server-sent events."""
+    return _Stream(call, generate).pieces(generate.stream(call.request))
+
+
+class _Stream:
+    """Formats one streamed answer."""
+
+    def __init__(self, call: Call, generate: Generate) -> None:
+        self._call = call
+        self._generate = generate
+        self._totals = Totals(call.request.n)
+        self._id = _new_id()
+        self._created = int(time.time())
+        self._model = ""
+
+    async def pieces(self, events: Events) -> AsyncGenerator[bytes, None]:
+        call = self._call
+        num_open = call.request.n
+        async with contextlib.aclosing(events):
+            async for each in events:
+                if not self._model:
+                    self._model = _model_name(self._generate)
+                    for index in range(call.request.n):
+                        start = ChatDelta(role="assistant", content="", refusal=None)
+                        yield self._chunk(ChatChunkChoice(index=index, delta=start))
+                if isinstance(each, Delta):
+                    yield self._chunk(_chunk_choice(each))
+                    continue
+                num_open -= 1
+                self._totals.add(each)
+                last = ChatChunkChoice(
+                    index=each.index, delta=ChatDelta(), finish_reason=finish_reason(each)
+                )
+                yield self._chunk(last, is_last=not num_open and not call.include_usage)
+        if call.include_usage:
+            yield self._chunk(None, is_last=True)
+        yield DONE
+
+    def _chunk(self, choice: ChatChunkChoice | None, *, is_last: bool = False) -> bytes:
+        with_usage, totals = self._call.include_usage, self._totals
+        chunk = ChatCompletion(
+            id=self._id,
+            object="chat.completion.chunk",
+            created=self._created,
+            model=self._model,
+            choices=[] if choice is None else [choice],
+            usage=UNSET if not with_usage else totals.usage() if is_last else None,
+            timings=totals.timings() if is_last else UNSET,
+            warnings=totals.warnings() if is_last else UNSET,
+        )
+        return event(json_bytes(chunk))
+
+
+def _chunk_choice(delta: Delta) -> ChatChunkChoice:
+    return ChatChunkChoice(
+        index=delta.index,
+        delta=ChatDelta(content=delta.text),
+        logprobs=_logprobs(delta.logprobs) if delta.logprobs else None,
+    )
+
+
+def _whole(choice: Choice, request: GenerateRequest) -> ChatChoice:
+    assert choice.finished is not None
+    return ChatChoice(
+        index=choice.index,
+        message=ChatMessage(choice.text),
+        logprobs=_logprobs(choice.logprobs) if request.logprobs is not None else None,
+        finish_reason=finish_reason(choice.finished),
+    )
+
+
+def _logprobs(entries: Sequence[TokenLogprob]) -> ChatLogprobs:
+    return ChatLogprobs(
+        [
+            ChatLogprob(
+                piece_text(entry.piece),
+                entry.logprob,
+                list(entry.piece),
+                [ChatTop(piece_text(piece), lp, list(piece)) for _, piece, lp in entry.top],
+            )
+            for entry in entries
+        ]
+    )
+
+
+def _messages(body: Mapping[str, Any]) -> tuple[Message, ...]:
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise values.refuse("messages", "a list with at least one message", messages)
+    if len(messages) > _MAX_MESSAGES:
+        raise values.refuse("messages", f"at most {_MAX_MESSAGES} messages", len(messages))
+    return tuple(_message(f"messages[{i}]", message) for i, message in enumerate(messages))
+
+
+def _message(field: str, message: Any) -> Message:
+    if not isinstance(message, dict):
+        raise values.refuse(field, "an object with role and content", message)
+    role = message.get("role")
+    if not isinstance(role, str) or role not in _ROLES:
+        raise values.refuse(f"{field}.role", "one of " + ", ".join(_ROLES), role)
+    extra = {
+        name: values.plain(f"{field}.{name}", message[name])
+        for name in _KEPT
+        if message.get(name) is not None
+    }
+    return Message(_ROLES[role], _content(f"{field}.content", message.get("content")), extra)
+
+
+def _content(field: str, content: Any) -> str | None:
+    """Text, or the texts of parts joined."""
+    if content is None:
+        return None
+    if isinstance(content, list):
+        return "\n".join(_part(f"{field}[{i}]", part) for i, part in enumerate(content))
+    text: str = values.text(_MAX_TEXT_CHARS)(field, content)
+    return text
+
+
+def _part(field: str, part: Any) -> str:
+    if not isinstance(part, dict):
+        raise values.refuse(field, "an object with type and text", part)
+    if part.get("type") != "text":
+        raise InvalidRequestError(
+            f"{field} is of type {values.shown(part.get('type'))}; this server reads text only",
+            field=field,
+        )
+    text: str = values.text(_MAX_TEXT_CHARS)(f"{field}.text", part.get("text"))
+    return text
+
+
+def _num_logprobs(body: Mapping[str, Any]) -> int | None:
+    top = body.get("top_logprobs")
+    count = 0 if top is None else values.integer(0, _MAX_TOP_LOGPROBS)("top_logprobs", top)
+    wanted = values.flag("logprobs", body.get("logprobs") or False)
+    return int(count) if wanted else None
+
+
+def _template_kwargs(body: Mapping[str, Any]) -> dict[str, Any]:
+    given = body.get("chat_template_kwargs") or {}
+    if not isinstance(given, dict):
+        raise values.refuse("chat_template_kwargs", "an object", given)
+    named = {name: body[name] for name in _TEMPLATE_NAMES if body.get(name) is not None}
+    variables: dict[str, Any] = values.plain("chat_template_kwargs", {**named, **given})
+    return variables
+
+
+def _continues(body: Mapping[str, Any]) -> bool:
+    return any(
+        values.flag(name, body.get(name) or False)
+        for name in ("continue_", "continue_final_message")
+    )
+
+
+def _new_id() -> str:
+    return f"chatcmpl-{secrets.token_hex(12)}"
+
+
+def _model_name(generate: Generate) -> str:
+    facts = generate.models.facts
+    return facts.name if facts else ""

@@ -1,0 +1,315 @@
+"""``/v1/completions``: OpenAI's text completion with Oobabooga's fields."""
+
+import codecs
+import contextlib
+import itertools
+import secrets
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any
+
+from msgspec import UNSET, Struct, UnsetType
+
+from innkeeper.api import fields, values
+from innkeeper.api.replies import (
+    Choice,
+    Events,
+    Totals,
+    Usage,
+    collect,
+    finish_reason,
+    generate_all,
+    json_bytes,
+    piece_text,
+)
+from innkeeper.api.stream import DONE, event
+from innkeeper.core import GenerateRequest, TokenLogprob
+from innkeeper.core.frames import Delta
+from innkeeper.errors import InvalidRequestError
+from innkeeper.serving import Generate
+
+DEFAULT_MAX_TOKENS = 512
+"""Oobabooga's, where the request names none."""
+
+_MAX_PROMPTS = 32
+_MAX_LOGPROBS = 100
+_MAX_PROMPT_CHARS = 64 * 1024 * 1024
+_ECHO_WARNING = "echo: log probabilities of the prompt are not supported yet"
+
+
+class Logprobs(Struct, frozen=True):
+    """OpenAI's first shape."""
+
+    tokens: list[str]
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]] | None
+    text_offset: list[int]
+
+
+class TextChoice(Struct, frozen=True):
+    index: int
+    text: str
+    logprobs: Logprobs | None = None
+    finish_reason: str | None = None
+
+
+class TextCompletion(Struct, frozen=True, kw_only=True):
+    """A whole answer, or a chunk of one."""
+
+    id: str
+    object: str = "text_completion"
+    created: int
+    model: str
+    choices: list[TextChoice]
+    system_fingerprint: None = None
+    usage: Usage | UnsetType | None = UNSET
+    timings: dict[str, float] | UnsetType = UNSET
+    warnings: list[str] | UnsetType = UNSET
+
+
+class Call(Struct, frozen=True, kw_only=True):
+    """One parsed call."""
+
+    requests: tuple[GenerateRequest, ...]
+    stream: bool = False
+    include_usage: bool = False
+    echo: bool = False
+
+
+def parse(body: Mapping[str, Any]) -> Call:
+    """Raises: InvalidRequestError naming the field."""
+    found = fields.resolve(body)
+    sampling, odd_steps = fields.sampling(found)
+    limit = fields.max_tokens(found, DEFAULT_MAX_TOKENS)
+    logprobs = _num_logprobs(body)
+    echo = values.flag("echo", body.get("echo") or False)
+    warnings = [*fields.not_applied(body), *odd_steps]
+    if echo and logprobs is not None:
+        warnings.append(_ECHO_WARNING)
+    prompts = _prompts(body)
+    if len(prompts) * found.get("n", 1) > fields.MAX_CHOICES:
+        raise InvalidRequestError(
+            f"{len(prompts)} prompts with n = {found['n']} make more than {fields.MAX_CHOICES}"
+            " choices",
+            field="n",
+        )
+    requests = tuple(
+        GenerateRequest(
+            prompt=prompt,
+            sampling=sampling,
+            stop=fields.stop_texts(found),
+            max_tokens=limit,
+            n=found.get("n", 1),
+            logprobs=logprobs,
+            add_bos=found.get("add_bos_token", True),
+            skip_special_tokens=found.get("skip_special_tokens", True),
+            truncate_to=fields.truncate_to(found, limit),
+            warnings=tuple(warnings),
+        )
+        for prompt in prompts
+    )
+    return Call(
+        requests=requests,
+        stream=values.flag("stream", body.get("stream") or False),
+        include_usage=include_usage(body),
+        echo=echo,
+    )
+
+
+def include_usage(body: Mapping[str, Any]) -> bool:
+    """``stream_options.include_usage``. Raises: InvalidRequestError."""
+    options = body.get("stream_options") or {}
+    if not isinstance(options, dict):
+        raise values.refuse("stream_options", "an object", options)
+    return values.flag("stream_options.include_usage", options.get("include_usage") or False)
+
+
+async def answer(call: Call, generate: Generate) -> bytes:
+    """The whole answer as JSON."""
+    choices = await collect(generate_all(generate, call.requests))
+    totals = Totals(call.requests[0].n)
+    echoes = await _echoes(call, generate)
+    formatted = []
+    for choice in choices:
+        assert choice.finished is not None
+        totals.add(choice.finished)
+        formatted.append(_whole(choice, call, echoes[choice.index // call.requests[0].n]))
+    return json_bytes(
+        TextCompletion(
+            id=_new_id(),
+            created=int(time.time()),
+            model=_model_name(generate),
+            choices=formatted,
+            usage=totals.usage(),
+            timings=totals.timings(),
+            warnings=totals.warnings(),
+        )
+    )
+
+
+def stream(call: Call, generate: Generate) -> AsyncGenerator[bytes, None]:
+    """The answer as server-sent events."""
+    return _Stream(call, generate).pieces(generate_all(generate, call.requests))
+
+
+class _Stream:
+    """Formats one streamed answer."""
+
+    def __init__(self, call: Call, generate: Generate) -> None:
+        self._call = call
+        self._generate = generate
+        self._totals = Totals(call.requests[0].n)
+        self._id = _new_id()
+        self._created = int(time.time())
+        self._model = ""
+        self._offsets: dict[int, _Offset] = {}
+
+    async def pieces(self, events: Events) -> AsyncGenerator[bytes, None]:
+        call = self._call
+        num_open = sum(request.n for request in call.requests)
+        echoes: list[str] | None = None
+        async with contextlib.aclosing(events):
+            async for each in events:
+                if echoes is None:
+                    self._model = _model_name(self._generate)
+                    echoes = await _echoes(call, self._generate)
+                    for choice in self._echo_choices(echoes):
+                        yield self._chunk(choice)
+                if isinstance(each, Delta):
+                    yield self._chunk(self._delta(each, echoes))
+                    continue
+                num_open -= 1
+                self._totals.add(each)
+                last = TextChoice(each.index, "", finish_reason=finish_reason(each))
+                yield self._chunk(last, is_last=not num_open and not call.include_usage)
+        if call.include_usage:
+            yield self._chunk(None, is_last=True)
+        yield DONE
+
+    def _delta(self, delta: Delta, echoes: Sequence[str]) -> TextChoice:
+        logprobs = None
+        if delta.logprobs:
+            request = self._call.requests[0]
+            if (offset := self._offsets.get(delta.index)) is None:
+                offset = _Offset(len(echoes[delta.index // request.n]))
+                self._offsets[delta.index] = offset
+            logprobs = _logprobs(delta.logprobs, request.logprobs, offset)
+        return TextChoice(delta.index, delta.text, logprobs)
+
+    def _echo_choices(self, echoes: Sequence[str]) -> list[TextChoice]:
+        if not self._call.echo:
+            return []
+        n = self._call.requests[0].n
+        return [TextChoice(p * n + i, text) for p, text in enumerate(echoes) for i in range(n)]
+
+    def _chunk(self, choice: TextChoice | None, *, is_last: bool = False) -> bytes:
+        call, totals = self._call, self._totals
+        with_usage = is_last and call.include_usage
+        chunk = TextCompletion(
+            id=self._id,
+            created=self._created,
+            model=self._model,
+            choices=[] if choice is None else [choice],
+            usage=totals.usage() if with_usage else None if call.include_usage else UNSET,
+            timings=totals.timings() if is_last else UNSET,
+            warnings=totals.warnings() if is_last else UNSET,
+        )
+        return event(json_bytes(chunk))
+
+
+class _Offset:
+    """Where tokens begin in a text, in characters."""
+
+    def __init__(self, start: int) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._at = start
+
+    def next(self, piece: bytes) -> int:
+        """Where ``piece`` begins; moves behind it."""
+        start = self._at
+        self._at += len(self._decoder.decode(piece))
+        return start
+
+
+def _whole(choice: Choice, call: Call, echo: str) -> TextChoice:
+    assert choice.finished is not None
+    logprobs, wanted = None, call.requests[0].logprobs
+    if wanted is not None:
+        logprobs = _logprobs(choice.logprobs, wanted, _Offset(len(echo)))
+    return TextChoice(choice.index, echo + choice.text, logprobs, finish_reason(choice.finished))
+
+
+def _logprobs(entries: Sequence[TokenLogprob], wanted: int | None, offset: _Offset) -> Logprobs:
+    return Logprobs(
+        tokens=[piece_text(entry.piece) for entry in entries],
+        token_logprobs=[entry.logprob for entry in entries],
+        top_logprobs=[_top(entry) for entry in entries] if wanted else None,
+        text_offset=[offset.next(entry.piece) for entry in entries],
+    )
+
+
+def _top(entry: TokenLogprob) -> dict[str, float]:
+    """The alternatives and the chosen token. Of tokens that read alike the likelier counts."""
+    best: dict[str, float] = {}
+    for piece, logprob in [
+        *((piece, logprob) for _, piece, logprob in entry.top),
+        (entry.piece, entry.logprob),
+    ]:
+        best.setdefault(piece_text(piece), logprob)
+    return best
+
+
+async def _echoes(call: Call, generate: Generate) -> list[str]:
+    """The prompts as text, to be put in front of the replies; empty without ``echo``."""
+    if not call.echo:
+        return [""] * len(call.requests)
+    return [
+        request.prompt
+        if isinstance(request.prompt, str)
+        else await generate.detokenize(request.prompt or ())
+        for request in call.requests
+    ]
+
+
+def _prompts(body: Mapping[str, Any]) -> list[str | tuple[int, ...]]:
+    prompt = body.get("prompt")
+    if prompt is None:
+        raise InvalidRequestError("prompt is missing", field="prompt", hint="send some text")
+    if isinstance(prompt, str) or (isinstance(prompt, list) and _is_tokens(prompt)):
+        prompt = [prompt]
+    if not isinstance(prompt, list) or not prompt:
+        raise values.refuse("prompt", "a string, token ids, or a list of either", prompt)
+    if len(prompt) > _MAX_PROMPTS:
+        raise values.refuse("prompt", f"at most {_MAX_PROMPTS} prompts", prompt)
+    return [_prompt(each) for each in prompt]
+
+
+def _is_tokens(prompt: Sequence[Any]) -> bool:
+    return bool(prompt) and all(type(each) is int for each in itertools.islice(prompt, 8))
+
+
+def _prompt(prompt: Any) -> str | tuple[int, ...]:
+    if isinstance(prompt, list):
+        return values.token_ids("prompt", prompt)
+    text: str = values.text(_MAX_PROMPT_CHARS)("prompt", prompt)
+    return text
+
+
+def _num_logprobs(body: Mapping[str, Any]) -> int | None:
+    """Alternatives per token from ``logprobs``, or from ``n_probs`` where 0 means none."""
+    wanted = body.get("logprobs")
+    if isinstance(wanted, bool):
+        wanted = 1 if wanted else None
+    read = values.integer(0, _MAX_LOGPROBS)
+    if wanted is not None:
+        return int(read("logprobs", wanted))
+    return read("n_probs", body.get("n_probs") or 0) or None
+
+
+def _new_id() -> str:
+    return f"cmpl-{secrets.token_hex(12)}"
+
+
+def _model_name(generate: Generate) -> str:
+    facts = generate.models.facts
+    return facts.name if facts else ""

@@ -1,0 +1,144 @@
+"""Errors as HTTP: the only module that knows status codes."""
+
+import logging
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from innkeeper import errors
+from innkeeper.errors import InnkeeperError
+
+logger = logging.getLogger(__name__)
+
+_STATUS: tuple[tuple[type[InnkeeperError], int, str], ...] = (
+    (errors.PayloadTooLargeError, 413, "invalid_request_error"),
+    (errors.InvalidRequestError, 400, "invalid_request_error"),
+    (errors.UnauthorizedError, 401, "authentication_error"),
+    (errors.ForbiddenError, 403, "permission_error"),
+    (errors.NotFoundError, 404, "invalid_request_error"),
+    (errors.BusyError, 429, "rate_limit_error"),
+    (errors.NoModelError, 503, "server_error"),
+    (errors.ModelFileError, 422, "invalid_request_error"),
+    (errors.NotEnoughMemoryError, 422, "invalid_request_error"),
+    (errors.EngineCrashedError, 503, "server_error"),
+    (errors.EngineHungError, 503, "server_error"),
+    (InnkeeperError, 500, "server_error"),
+)
+"""The first that fits counts. 503 is what clients send again by themselves."""
+
+_CLIENT_LEFT = 499
+"""nginx's word for it, seen only in logs."""
+
+_RETRY_SECONDS = "2"
+_MAX_MESSAGE_CHARS = 1000
+
+
+class ClientLeftError(Exception):
+    """Nobody is there to read an answer."""
+
+
+def status_of(error: InnkeeperError) -> int:
+    return next(status for kind, status, _ in _STATUS if isinstance(error, kind))
+
+
+def error_body(error: InnkeeperError) -> dict[str, Any]:
+    """OpenAI's shape, which SillyTavern shows too."""
+    kind = next(kind for cls, _, kind in _STATUS if isinstance(error, cls))
+    message = str(error)
+    if len(message) > _MAX_MESSAGE_CHARS:
+        message = message[:_MAX_MESSAGE_CHARS] + "…"
+    return {
+        "error": {"message": message, "type": kind, "param": error.field, "code": error.code},
+    }
+
+
+def error_response(error: InnkeeperError) -> Response:
+    headers = {}
+    if isinstance(error, errors.BusyError):
+        headers["retry-after"] = _RETRY_SECONDS
+    if isinstance(error, errors.UnauthorizedError):
+        headers["www-authenticate"] = "Bearer"
+    return Response(
+        msgspec.json.encode(error_body(error)),
+        status_of(error),
+        headers=headers,
+        media_type="application/json",
+    )
+
+
+def internal_error(error: Exception) -> InnkeeperError:
+    """What a client may learn of an error nobody expected; the log gets the rest."""
+    logger.error("unexpected error", exc_info=error)
+    return InnkeeperError("something went wrong inside the server; its log has the details")
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Every error below the middleware leaves in one shape."""
+
+    async def ours(request: Request, error: Exception) -> Response:
+        assert isinstance(error, InnkeeperError)
+        return error_response(error)
+
+    async def left(request: Request, error: Exception) -> Response:
+        return Response(status_code=_CLIENT_LEFT)
+
+    async def validation(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        return error_response(_from_validation(error))
+
+    async def http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        message = _http_message(request, error)
+        if error.status_code == 404:
+            return error_response(errors.NotFoundError(message))
+        response = error_response(errors.InvalidRequestError(message))
+        response.status_code = error.status_code
+        response.headers.update(error.headers or {})
+        return response
+
+    app.add_exception_handler(InnkeeperError, ours)
+    app.add_exception_handler(ClientLeftError, left)
+    app.add_exception_handler(RequestValidationError, validation)
+    app.add_exception_handler(HTTPException, http)
+
+
+def _from_validation(error: RequestValidationError) -> InnkeeperError:
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"][1:]) or None
+    return errors.InvalidRequestError(f"{field or 'request'}: {first['msg']}", field=field)
+
+
+def _http_message(request: Request, error: HTTPException) -> str:
+    path = request.url.path[:80]
+    if error.status_code == 404:
+        return f"there is no {path} here; /docs lists what there is"
+    if error.status_code == 405:
+        return f"{path} does not take {request.method}"
+    return str(error.detail)
+
+
+class CatchAll:
+    """The request loop's last resort: one log entry, one generic answer, never a traceback."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def watch(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watch)
+        except Exception as error:  # noqa: BLE001  (the request loop)
+            answer = error_response(internal_error(error))
+            if not started and scope["type"] == "http":
+                await answer(scope, receive, send)

@@ -1,0 +1,171 @@
+"""Oobabooga's ``/v1/internal`` routes: tokens, models, logits."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from innkeeper.api import chat, completions, schema, values
+from innkeeper.api.openai import json_response
+from innkeeper.api.stream import read_json, unless_client_leaves
+from innkeeper.errors import InvalidRequestError
+from innkeeper.serving import Generate, Models, Overrides
+
+_MAX_TEXT_CHARS = 16 * 1024 * 1024
+_MAX_TOP = 1000
+_read_text = values.text(_MAX_TEXT_CHARS)
+_KV_TYPES = frozenset("f32 f16 bf16 q8_0 q5_1 q5_0 q4_1 q4_0 iq4_nl".split())
+_TEXT_BODY = schema.body({"text": {"type": "string"}}, ("text",))
+_LOADERS = {"llama_cpp": "llama.cpp"}
+
+
+def router(generate: Generate, models: Models) -> APIRouter:
+    """``/v1/internal/...``."""
+    routes = APIRouter(prefix="/v1/internal", tags=["Oobabooga"])
+    _add_tokens(routes, generate)
+    _add_generation(routes, generate)
+    _add_models(routes, models)
+    return routes
+
+
+def _add_tokens(routes: APIRouter, generate: Generate) -> None:
+    @routes.post("/encode", summary="Token ids of a text", openapi_extra=_TEXT_BODY)
+    async def encode(request: Request) -> Response:
+        tokens = await _tokens(generate, await read_json(request))
+        return json_response({"tokens": tokens, "length": len(tokens)})
+
+    @routes.post("/token-count", summary="Number of tokens of a text", openapi_extra=_TEXT_BODY)
+    async def count(request: Request) -> Response:
+        return json_response({"length": len(await _tokens(generate, await read_json(request)))})
+
+    @routes.post(
+        "/decode",
+        summary="Text of token ids",
+        openapi_extra=schema.body({"tokens": {"type": "array"}}, ("tokens",)),
+    )
+    async def decode(request: Request) -> Response:
+        body = await read_json(request)
+        tokens = values.token_ids("tokens", _required(body, "tokens"))
+        return json_response({"text": await generate.detokenize(tokens)})
+
+
+async def _tokens(generate: Generate, body: Mapping[str, Any]) -> tuple[int, ...]:
+    """Without BOS unless asked: clients add up the counts of single messages."""
+    text = _read_text("text", _required(body, "text"))
+    add_special = values.flag("add_bos_token", body.get("add_bos_token") or False)
+    return await generate.tokenize(text, add_special=add_special)
+
+
+def _add_generation(routes: APIRouter, generate: Generate) -> None:
+    @routes.post(
+        "/logits",
+        summary="Probabilities of the next token",
+        openapi_extra=schema.body(
+            {
+                "prompt": schema.PROMPT,
+                "use_samplers": {"type": "boolean"},
+                "top_logits": {"type": "integer"},
+                **schema.SAMPLING,
+            },
+            ("prompt",),
+        ),
+    )
+    async def logits(request: Request) -> Response:
+        body = await read_json(request)
+        probe = generate.probe(
+            completions.parse(body).requests[0],
+            use_samplers=values.flag("use_samplers", body.get("use_samplers") or False),
+            top=values.integer(1, _MAX_TOP)("top_logits", body.get("top_logits", 50)),
+        )
+        best: dict[str, float] = {}
+        for _, text, probability in await unless_client_leaves(request.receive, probe):
+            best[text] = best.get(text, 0.0) + probability
+        return json_response(best)
+
+    @routes.post(
+        "/chat-prompt", summary="A chat as the model sees it", openapi_extra=schema.CHAT_BODY
+    )
+    async def chat_prompt(request: Request) -> Response:
+        call = chat.parse(await read_json(request))
+        return json_response({"prompt": await generate.render(call.request)})
+
+    @routes.post("/stop-generation", summary="Stop all replies")
+    async def stop_generation() -> Response:
+        generate.stop_all()
+        return json_response("OK")
+
+
+def _add_models(routes: APIRouter, models: Models) -> None:
+    @routes.get("/health", summary="Whether the server answers")
+    async def health() -> Response:
+        return json_response({"status": "ok"})
+
+    @routes.get("/model/info", summary="The loaded model's name")
+    async def info() -> Response:
+        facts = models.facts
+        loader = _LOADERS.get(facts.backend, facts.backend) if facts else None
+        name = facts.name if facts else "None"
+        return json_response({"model_name": name, "lora_names": [], "loader": loader})
+
+    @routes.get("/model/list", summary="Models that can be loaded")
+    async def names() -> Response:
+        return json_response({"model_names": [entry.name for entry in models.entries()]})
+
+    @routes.post(
+        "/model/load",
+        summary="Load a model of the list; answers when it is ready",
+        openapi_extra=schema.body(
+            {"model_name": {"type": "string"}, "args": {"type": "object"}}, ("model_name",)
+        ),
+    )
+    async def load(request: Request) -> Response:
+        body = await read_json(request)
+        name = values.text(1000)("model_name", _required(body, "model_name"))
+        await models.start_load(name, _overrides(body.get("args") or {})).wait()
+        return json_response("OK")
+
+    @routes.post("/model/unload", summary="Unload the model")
+    async def unload() -> Response:
+        await models.unload()
+        return json_response("OK")
+
+    @routes.get("/lora/list", summary="LoRA adapters (none yet)")
+    async def loras() -> Response:
+        return json_response({"lora_names": []})
+
+
+def _required(body: Mapping[str, Any], name: str) -> Any:
+    if body.get(name) is None:
+        raise InvalidRequestError(f"{name} is missing", field=name)
+    return body[name]
+
+
+def _kv_type(field: str, value: Any) -> str:
+    name = {"fp16": "f16", "fp32": "f32"}.get(value, value) if isinstance(value, str) else None
+    if name not in _KV_TYPES:
+        raise values.refuse(field, "one of " + ", ".join(sorted(_KV_TYPES)), value)
+    return str(name)
+
+
+_ARGS: tuple[tuple[str, str, values.Reader], ...] = (
+    ("ctx_size n_ctx max_seq_len", "num_ctx", values.integer(16, 1 << 24)),
+    ("gpu_layers n_gpu_layers", "num_gpu_layers", values.integer(-1, 10_000)),
+    ("parallel", "max_sequences", values.integer(1, 64)),
+    ("threads", "num_threads", values.integer(0, 1024)),
+    ("ubatch_size", "max_ubatch", values.integer(1, 1 << 16)),
+    ("cache_type cache_type_k", "kv_type_k", _kv_type),
+    ("cache_type cache_type_v", "kv_type_v", _kv_type),
+)
+"""Loader arguments by Oobabooga's names. Others are ignored; none can run code."""
+
+
+def _overrides(args: Any) -> Overrides:
+    if not isinstance(args, dict):
+        raise values.refuse("args", "an object", args)
+    found = {}
+    for names, target, read in _ARGS:
+        for name in names.split():
+            if args.get(name) is not None:
+                found[target] = read(f"args.{name}", args[name])
+    return Overrides(**found)
