@@ -108,7 +108,7 @@ class _Weights:
         self.vocabulary = vocabulary
         self.random = np.random.default_rng(seed)
         self.writer = gguf.GGUFWriter(path, arch)
-        self.quant = QuantType.F16
+        self.quant = QuantType.F32
 
     def matrix(self, name: str, *shape: int, gain: float = 1.0) -> None:
         """A (rows, ..., columns) matrix that keeps the size of what it multiplies, x ``gain``."""
@@ -205,7 +205,7 @@ def _add_ffn(weights: _Weights, prefix: str, shape: _Shape) -> None:
     weights.matrix(prefix + "ffn_down.weight", shape.width, shape.ffn_width)
 
 
-def write_llama(path: Path, *, seed: int = 1, quant: QuantType = QuantType.F16) -> Path:
+def write_llama(path: Path, *, seed: int = 1, quant: QuantType = QuantType.F32) -> Path:
     """A Llama with a SentencePiece vocabulary; ``quant`` of its matrices."""
     weights, shape = _Weights(path, "llama", spm_vocabulary(), seed), _Shape()
     weights.quant = quant
