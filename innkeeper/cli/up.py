@@ -1,0 +1,18 @@
+"""``innkeeper up``."""
+
+from innkeeper.app import Home, find_model, run
+from innkeeper.app.logs import start_logging
+from innkeeper.cli.options import Options
+from innkeeper.cli.screen import TerminalScreen
+
+
+def up(options: Options, model: str | None) -> None:
+    """Serves until it is stopped. Raises: InnkeeperError."""
+    settings = options.settings()
+    assert settings.home is not None
+    home = Home(settings.home)
+    home.prepare()
+    path = find_model(home, model)
+    start_logging(home, settings.log_level)
+    with TerminalScreen(path, has_key=settings.api_key is not None) as screen:
+        run(settings, home, path, screen)
