@@ -15,13 +15,6 @@ _KV_TYPES = ("f32", "f16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
 class Settings:
     """All settings of one run. The table: name, type, default, help, unit, limits."""
 
-    home: Path | None = setting(
-        "path",
-        None,
-        "Folder of everything Innkeeper keeps: models/, config.toml, logs/, cache/.",
-        in_file=False,
-        metavar="FOLDER",
-    )
     ctx: int = setting(
         "integer",
         8192,
@@ -109,6 +102,13 @@ class Settings:
         (),
         "Web pages beside Innkeeper's own that may call the API, such as http://localhost:8000.",
         metavar="ORIGIN,...",
+    )
+    home: Path | None = setting(
+        "path",
+        None,
+        "Folder of everything Innkeeper keeps: models/, config.toml, logs/, cache/.",
+        in_file=False,
+        metavar="FOLDER",
     )
     offline: bool = setting("switch", False, "Never use the network.")
     yes: bool = setting("switch", False, "Ask nothing; take the suggested answer.", in_file=False)
