@@ -270,7 +270,8 @@ def _compute_bytes(shape: ModelShape, sizes: EffectiveSizes, settings: ContextSe
     """
     token = 4 * sizes.num_ubatch
     mask = _mask_bytes(shape, sizes, settings)
-    phases = [4 * shape.num_vocab * sizes.num_outputs + _around_output_bytes(shape, sizes, mask)]
+    beside = _around_output_bytes(shape, settings, token, mask)
+    phases = [4 * shape.num_vocab * sizes.num_outputs + beside]
     if shape.ffn_width:
         factor = 3 if shape.architecture == "phi3" else 4
         phases.append(mask + token * (3 * shape.ffn_width + factor * shape.width))
@@ -287,14 +288,23 @@ def _compute_bytes(shape: ModelShape, sizes: EffectiveSizes, settings: ContextSe
     return max(phases)
 
 
-def _around_output_bytes(shape: ModelShape, sizes: EffectiveSizes, mask: int) -> int:
-    """What lies beside the logits: the last layer's activations.
+def _around_output_bytes(
+    shape: ModelShape, settings: ContextSettings, token: int, mask: int
+) -> int:
+    """What lies beside the logits: the last layer's activations, and holes too small for them.
 
-    Phi-3's fused tensors leave holes that only a mask as large as an activation fills.
+    The allocator takes the first hole that fits, so the mask's place is lost where it is smaller
+    than an activation and the shapes of the layer leave no other.
     """
-    activation = 4 * sizes.num_ubatch * shape.width
-    if shape.architecture == "phi3" and mask < activation:
-        return 4 * activation + mask
+    activation = token * shape.width
+    is_quantized = settings.kv_type_k not in ("f16", "bf16", "f32")
+    if shape.architecture == "phi3":
+        if is_quantized and shape.layers[0].key_width < shape.width:
+            return 2 * activation + mask
+        return 4 * activation + mask if mask < activation else 2 * activation
+    narrow = 0 < shape.num_heads * shape.key_head < shape.width and not shape.has_sliding
+    if narrow and settings.flash_attention and not is_quantized and mask < activation:
+        return 3 * activation + token * shape.ffn_width + mask
     return (3 if shape.has_recurrent or shape.is_mla else 2) * activation
 
 
