@@ -7,7 +7,7 @@ import llama_cpp.llama_cpp as lib
 
 from innkeeper.core import SamplingParams
 from innkeeper.core.request import WHOLE_CONTEXT
-from innkeeper.engine.sampling import Candidates, NativeSteps, Step
+from innkeeper.engine.sampling import CANDIDATE, Candidates, NativeSteps, Step
 
 _MIROSTAT_V1_M = 100
 _MAX_DRY_TEMPLATES = 8
@@ -34,9 +34,17 @@ class NativeStep:
         array.selected = candidates.selected
         array.sorted = candidates.is_sorted
         lib.llama_sampler_apply(self._pointer, ctypes.byref(array))
+        self._move_to_start(candidates, array.size)
         candidates.size = array.size
         candidates.selected = array.selected
         candidates.is_sorted = array.sorted
+
+    def _move_to_start(self, candidates: Candidates, size: int) -> None:
+        """A sampler may drop the first records by moving the array's start, as xtc does."""
+        start = ctypes.cast(self._array.data, ctypes.c_void_p).value or 0
+        skipped = (start - candidates.buffer.ctypes.data) // CANDIDATE.itemsize
+        if skipped:
+            candidates.buffer[:size] = candidates.buffer[skipped : skipped + size]
 
     def accept(self, token_id: int) -> None:
         if self._has_memory:

@@ -174,6 +174,7 @@ class TokenSampler:
         candidates = self._narrow(logits)
         if self._is_greedy:
             steps.top_k(candidates, 1)
+        candidates.keep(~np.isneginf(candidates.logits))
         candidates.sort()
         return candidates.data["id"].copy(), candidates.probabilities().astype(np.float32)
 

@@ -1,0 +1,150 @@
+"""The account of cells: prefixes, sharing, eviction, and that it always adds up."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from innkeeper.backends.fake import FakeRunner
+from innkeeper.core import EngineConfig
+from innkeeper.engine.kv_cache import KVCache, Lease, common_prefix
+
+
+def make(num_cells: int = 100, num_ids: int = 4) -> tuple[KVCache, FakeRunner]:
+    config = EngineConfig(
+        backend="fake",
+        path="",
+        name="fake",
+        num_ctx=num_cells,
+        num_pool=num_cells,
+        max_sequences=num_ids,
+        max_kept=0,
+    )
+    runner = FakeRunner(config)
+    return KVCache(runner, num_cells), runner
+
+
+def read(cache: KVCache, runner: FakeRunner, tokens: list[int]) -> Lease:
+    """Leases an id for ``tokens`` and evaluates the rest of them."""
+    lease = cache.lease(tokens)
+    assert lease is not None
+    rest = tokens[lease.num_cached :]
+    assert cache.make_room(len(rest))
+    runner.sequences[lease.sequence_id].extend(rest)
+    cache.append(lease.sequence_id, rest)
+    return lease
+
+
+@given(
+    st.lists(st.integers(0, 2), max_size=600),
+    st.lists(st.integers(0, 2), max_size=600),
+    st.integers(0, 600),
+)
+def test_common_prefix_is_what_a_loop_finds(left: list[int], right: list[int], same: int) -> None:
+    right = left[:same] + right
+    expected = 0
+    while expected < min(len(left), len(right)) and left[expected] == right[expected]:
+        expected += 1
+    assert common_prefix(left, right) == expected
+
+
+def test_finished_chat_is_taken_over_whole() -> None:
+    cache, runner = make()
+    first = read(cache, runner, [1, 2, 3, 4])
+    cache.release(first.sequence_id)
+    assert cache.lease([1, 2, 3, 4, 5]) == Lease(first.sequence_id, 4)
+
+
+def test_the_last_token_is_always_evaluated_again() -> None:
+    cache, runner = make()
+    cache.release(read(cache, runner, [1, 2, 3]).sequence_id)
+    lease = cache.lease([1, 2, 3])
+    assert lease is not None
+    assert lease.num_cached == 2
+
+
+def test_another_branch_shares_cells_and_keeps_the_first() -> None:
+    cache, runner = make()
+    cache.release(read(cache, runner, [1, 2, 3, 4]).sequence_id)
+    read(cache, runner, [1, 2, 9])
+    assert cache.num_used == 5
+    again = cache.lease([1, 2, 3, 4, 5])
+    assert again is not None
+    assert again.num_cached == 4
+
+
+def test_oldest_idle_base_makes_room_first() -> None:
+    cache, runner = make(num_cells=10)
+    old = read(cache, runner, [1, 2, 3, 4])
+    new = read(cache, runner, [5, 6, 7, 8])
+    cache.release(old.sequence_id)
+    cache.release(new.sequence_id)
+    assert cache.make_room(6)
+    assert cache.length(old.sequence_id) == 0
+    assert cache.length(new.sequence_id) == 4
+
+
+def test_cells_in_use_are_never_dropped() -> None:
+    cache, runner = make(num_cells=10)
+    lease = read(cache, runner, [1, 2, 3, 4, 5, 6])
+    assert not cache.make_room(5)
+    assert cache.length(lease.sequence_id) == 6
+
+
+def test_no_lease_when_every_id_is_in_use() -> None:
+    cache, runner = make(num_ids=2)
+    read(cache, runner, [1])
+    read(cache, runner, [2])
+    assert cache.lease([3]) is None
+
+
+class Account(RuleBasedStateMachine):
+    """Random chats over a small pool: the account always agrees with itself and the runner."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cache, self.runner = make(num_cells=40, num_ids=3)
+        self.open: list[int] = []
+
+    @rule(tokens=st.lists(st.integers(0, 1), min_size=1, max_size=12))
+    def begin(self, tokens: list[int]) -> None:
+        lease = self.cache.lease(tokens)
+        if lease is None:
+            assert len(self.open) == 3
+            return
+        assert self.runner.sequences[lease.sequence_id] == tokens[: lease.num_cached]
+        self.open.append(lease.sequence_id)
+        self.extend(lease.sequence_id, tokens[lease.num_cached :])
+
+    def extend(self, sequence_id: int, tokens: list[int]) -> None:
+        if self.cache.make_room(len(tokens)):
+            self.runner.sequences[sequence_id].extend(tokens)
+            self.cache.append(sequence_id, tokens)
+
+    @precondition(lambda self: self.open)
+    @rule(data=st.data(), token=st.integers(0, 1))
+    def decode(self, data: st.DataObject, token: int) -> None:
+        self.extend(data.draw(st.sampled_from(self.open)), [token])
+
+    @precondition(lambda self: self.open)
+    @rule(data=st.data())
+    def fork(self, data: st.DataObject) -> None:
+        copy_id = self.cache.fork(data.draw(st.sampled_from(self.open)))
+        if copy_id is not None:
+            self.open.append(copy_id)
+
+    @precondition(lambda self: self.open)
+    @rule(data=st.data(), keep=st.booleans())
+    def end(self, data: st.DataObject, keep: bool) -> None:
+        sequence_id = data.draw(st.sampled_from(self.open))
+        self.open.remove(sequence_id)
+        self.cache.release(sequence_id, keep=keep)
+
+    @invariant()
+    def adds_up(self) -> None:
+        self.cache.check()
+        for sequence_id, tokens in enumerate(self.runner.sequences):
+            assert self.cache.length(sequence_id) == len(tokens)
+
+
+TestAccount = Account.TestCase
+TestAccount.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
