@@ -22,7 +22,8 @@ STRICT = """
 {%- endfor %}"""
 
 BOMBS = {
-    "nested loops": "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+    "nested loops": "{% for i in range(99999) %}{% for j in range(99999) %}"
+    "{% endfor %}{% endfor %}",
     "doubling": "{% set n = namespace(x='ab') %}{% for i in range(60) %}"
     "{% set n.x = n.x ~ n.x %}{% endfor %}",
     "wide format": "{{ '%2000000000d' % 1 }}",
@@ -64,13 +65,13 @@ async def test_absent_template_means_chatml_with_a_warning(renderer: MakeRendere
 async def test_hostile_template_ends_in_an_error_and_the_next_works(
     renderer: MakeRenderer, name: str
 ) -> None:
-    hostile = renderer(BOMBS[name])
+    bomb = "{% if messages | length == 2 %}" + BOMBS[name] + "{% endif %}alive"
+    hostile = renderer(bomb)
     started = time.monotonic()
-    for _ in range(2):
-        with pytest.raises(InvalidRequestError):
-            await hostile.render(CHAT)
-    assert time.monotonic() - started < 12, "two bounded renders and two process starts"
-    assert (await renderer("{{ messages | length }}").render(CHAT)).text == "2"
+    with pytest.raises(InvalidRequestError):
+        await hostile.render(CHAT)
+    assert time.monotonic() - started < 8, "a bounded render and a process start"
+    assert (await hostile.render(CHAT[1:])).text == "alive"
 
 
 async def test_gateway_keeps_running_while_a_template_loops(renderer: MakeRenderer) -> None:
