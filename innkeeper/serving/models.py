@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
-import psutil
 from msgspec import Struct
 
 from innkeeper.core import EngineConfig, ModelFacts
@@ -22,9 +21,10 @@ from innkeeper.errors import (
     NotFoundError,
 )
 from innkeeper.formats import gguf
+from innkeeper.planner.hardware import Hardware, probe
 from innkeeper.prompt import Renderer
+from innkeeper.serving.fit import CheckModel, Need, check_model, fits_beside, refuse_too_big
 from innkeeper.serving.jobs import LoadJob
-from innkeeper.units import MIB
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,6 @@ _LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}$")
 _PART = re.compile(r"-\d{5}-of-\d{5}$")
 _STEADY_SECONDS = 60.0
 _DRAIN_SECONDS = 30.0
-_ROOM_BYTES = 512 * MIB
 
 
 class EngineDefaults(Struct, frozen=True, kw_only=True):
@@ -49,7 +48,7 @@ class EngineDefaults(Struct, frozen=True, kw_only=True):
     kv_type_k: str = "f16"
     kv_type_v: str = "f16"
     num_threads: int = 0
-    max_ubatch: int = 512
+    max_ubatch: int = 0
     flash_attention: bool | None = None
     options: dict[str, str] = {}
 
@@ -91,6 +90,7 @@ class _Running(Struct):
     config: EngineConfig
     link: EngineLink
     renderer: Renderer
+    need: Need
     started: float
     num_crashes: int = 0
 
@@ -101,7 +101,8 @@ class Models:
     folder: ``*.gguf`` in it (and below) can be loaded by name.
     log_folder: where engines write their log; None = nowhere.
     start: how an engine is started; tests pass their own.
-    check: validates a model before the loaded one is touched; raises what is wrong with it.
+    check: looks at a model before the loaded one is touched; raises what is wrong with it.
+    hardware: what this computer has; tests pass smaller ones.
     retry_seconds: waits before the restarts after a crash; the last one repeats.
     """
 
@@ -112,14 +113,16 @@ class Models:
         *,
         log_folder: Path | None = None,
         start: StartEngine = EngineLink.start,
-        check: "Callable[[EngineConfig], None] | None" = None,
+        check: CheckModel = check_model,
+        hardware: Callable[[], Hardware] = probe,
         retry_seconds: Sequence[float] = (0.0, 1.0, 2.0, 5.0, 10.0),
     ) -> None:
         self._folder = folder
         self._defaults = defaults
         self._log_path = log_folder / "engine.log" if log_folder else None
         self._start = start
-        self._check = check or check_header
+        self._check = check
+        self._hardware = hardware
         self._retry_seconds = tuple(retry_seconds)
         self._chosen: dict[str, Path] = {}
         self._running: _Running | None = None
@@ -230,10 +233,12 @@ class Models:
 
     async def _swap(self, config: EngineConfig, job: LoadJob) -> ModelFacts:
         """Starts the new engine before the old one ends, if memory has room for both."""
-        await asyncio.to_thread(self._check, config)
+        need = await asyncio.to_thread(self._check, config)
         async with self._swap_lock:
             old = self._running
-            if old is not None and not self._has_room_beside(old, config):
+            hardware = await asyncio.to_thread(self._hardware)
+            refuse_too_big(need, old.need if old else Need(), hardware, config)
+            if old is not None and not (_can_wait(old) and fits_beside(need, hardware)):
                 await self._stop_reviving()
                 await old.link.close()
             try:
@@ -245,7 +250,7 @@ class Models:
             if old is not None:
                 await self._stop_reviving()
                 self._retire(old)
-            self._adopt(config, link)
+            self._adopt(config, link, need)
         return link.facts
 
     def _start_link(self, config: EngineConfig, job: LoadJob) -> "asyncio.Future[EngineLink]":
@@ -253,14 +258,9 @@ class Models:
             self._start(config, on_progress=job.progress, log_path=self._log_path)
         )
 
-    def _has_room_beside(self, old: _Running, config: EngineConfig) -> bool:
-        if old.link.facts.device != "CPU" or not old.link.alive:
-            return False
-        entry = _entry(Path(config.path), config.name)
-        needed = (entry.size_bytes if entry else 0) + _ROOM_BYTES
-        return int(psutil.virtual_memory().available) > needed
-
-    def _adopt(self, config: EngineConfig, link: EngineLink, num_crashes: int = 0) -> None:
+    def _adopt(
+        self, config: EngineConfig, link: EngineLink, need: Need, num_crashes: int = 0
+    ) -> None:
         facts = link.facts
         self._running = running = _Running(
             config=config,
@@ -268,6 +268,7 @@ class Models:
             renderer=Renderer(
                 facts.chat_template, bos_text=facts.bos_text, eos_text=facts.eos_text
             ),
+            need=need,
             started=time.monotonic(),
             num_crashes=num_crashes,
         )
@@ -326,7 +327,7 @@ class Models:
                 continue
             revival, self._revival = self._revival, None
             await running.renderer.close()
-            self._adopt(running.config, link, attempt)
+            self._adopt(running.config, link, running.need, attempt)
             revival.set_result(link)
             return
 
@@ -340,13 +341,10 @@ class Models:
             self._revival = None
 
 
-def check_header(config: EngineConfig) -> None:
-    """Reads the model's header, which llama.cpp must not see unless it is sound.
-
-    Raises: ModelFileError, NotFoundError.
-    """
-    if config.backend == "llama_cpp":
-        gguf.read_model(Path(config.path))
+def _can_wait(old: _Running) -> bool:
+    """Whether the old engine may live on while the new one loads: nobody knows what two need on
+    a GPU."""
+    return old.link.alive and old.link.facts.device == "CPU"
 
 
 def _files(folder: Path) -> list[Path]:

@@ -19,9 +19,13 @@ from innkeeper.errors import (
     EngineLoadError,
     ModelFileError,
     NoModelError,
+    NotEnoughMemoryError,
     NotFoundError,
 )
+from innkeeper.planner.hardware import Hardware
 from innkeeper.serving import EngineDefaults, Generate, Models, Overrides
+from innkeeper.serving.fit import Need
+from innkeeper.units import GIB, MIB
 from tests.unit.serving.conftest import MakeModels
 
 FAKE = Path("/models/fake.gguf")
@@ -88,9 +92,22 @@ async def test_failed_load_leaves_the_old_model_answering(tmp_path: Path) -> Non
         await models.close()
 
 
-async def test_old_model_comes_back_if_memory_had_room_for_one_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def small_computer() -> Hardware:
+    """1 GiB, all of it free, no GPU."""
+    return Hardware(
+        system="Linux",
+        cpu_name="",
+        num_physical_cores=1,
+        num_usable_cores=1,
+        instruction_sets=frozenset(),
+        total_ram_bytes=GIB,
+        available_ram_bytes=GIB,
+        limit_bytes=None,
+        swap_free_bytes=0,
+    )
+
+
+async def test_old_model_comes_back_if_memory_had_room_for_one_only(tmp_path: Path) -> None:
     failing = {"other"}
 
     async def start(config: EngineConfig, **options: Any) -> EngineLink:
@@ -98,8 +115,13 @@ async def test_old_model_comes_back_if_memory_had_room_for_one_only(
             raise EngineLoadError("no room")
         return await EngineLink.start(config, **options)
 
-    models = Models(tmp_path, EngineDefaults(backend="fake"), start=start)
-    monkeypatch.setattr(models, "_has_room_beside", lambda *_: False)
+    models = Models(
+        tmp_path,
+        EngineDefaults(backend="fake"),
+        start=start,
+        check=lambda _: Need(600 * MIB, 424 * MIB),
+        hardware=small_computer,
+    )
     try:
         await models.start_load_file(FAKE).wait()
         with pytest.raises(EngineLoadError, match="no room"):
@@ -108,6 +130,33 @@ async def test_old_model_comes_back_if_memory_had_room_for_one_only(
         failing.clear()
         await models.start_load_file(Path("/models/other.gguf")).wait()
         assert models.facts and models.facts.name == "other"
+        assert len(await reply(models)) == 4
+    finally:
+        await models.close()
+
+
+@pytest.mark.parametrize(
+    ("need", "words"),
+    [
+        (Need(GIB + MIB, 0), "1.0 GiB of memory; 1.0 GiB is free"),
+        (Need(GIB // 2, GIB), "needs 1.5 GiB of memory; 1.0 GiB is in this computer"),
+    ],
+)
+async def test_model_too_big_is_refused_and_the_old_one_answers(
+    tmp_path: Path, need: Need, words: str
+) -> None:
+    needs = {"fake": Need(), "huge": need}
+    models = Models(
+        tmp_path,
+        EngineDefaults(backend="fake"),
+        check=lambda config: needs[config.name],
+        hardware=small_computer,
+    )
+    try:
+        await models.start_load_file(FAKE).wait()
+        with pytest.raises(NotEnoughMemoryError, match=words) as caught:
+            await models.start_load_file(Path("/models/huge.gguf")).wait()
+        assert "--ctx" in str(caught.value)
         assert len(await reply(models)) == 4
     finally:
         await models.close()

@@ -1,0 +1,88 @@
+"""Whether a model may be loaded: a sound header, and memory for what it needs."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from msgspec import Struct
+
+from innkeeper.core import EngineConfig
+from innkeeper.errors import EngineLoadError, NotEnoughMemoryError, UnsupportedModelError
+from innkeeper.formats import gguf
+from innkeeper.formats.ggml_types import TYPES_BY_NAME
+from innkeeper.planner.estimate import ContextSettings, estimate
+from innkeeper.planner.hardware import Hardware, probe
+from innkeeper.units import format_bytes
+
+_CPU_UBATCH, _GPU_UBATCH = 128, 512
+
+
+class Need(Struct, frozen=True):
+    """Memory that an engine will take. Zeros if nobody can tell."""
+
+    ram_bytes: int = 0
+    """Anonymous memory: without it loading fails or something is killed."""
+    weights_bytes: int = 0
+    """Mapped from the file beside that: without it every token reads the disk."""
+
+
+CheckModel = Callable[[EngineConfig], Need]
+
+
+def check_model(config: EngineConfig, hardware: Callable[[], Hardware] = probe) -> Need:
+    """Reads the model's header, which llama.cpp must not see unless it is sound, and adds up.
+
+    Raises: ModelFileError, NotFoundError, EngineLoadError for a bad KV type.
+    """
+    if config.backend != "llama_cpp":
+        return Need()
+    header = gguf.read_model(Path(config.path)).header
+    for kv_type in (config.kv_type_k, config.kv_type_v):
+        if kv_type not in TYPES_BY_NAME:
+            raise EngineLoadError(f"there is no KV type {kv_type!r}", field="kv_type")
+    try:
+        found = estimate(header, _settings(config, hardware()))
+    except UnsupportedModelError:
+        return Need()  # llama.cpp may know more architectures than our formulas
+    return Need(found.total_bytes, found.mapped_bytes - found.gpu_weights_bytes)
+
+
+def refuse_too_big(need: Need, freed: Need, hardware: Hardware, config: EngineConfig) -> None:
+    """``freed``: what the engine that it replaces gives back. Raises: NotEnoughMemoryError."""
+    total = min(hardware.total_ram_bytes, hardware.limit_bytes or hardware.total_ram_bytes)
+    available = min(total, hardware.available_ram_bytes + freed.ram_bytes)
+    needed, there, word = need.ram_bytes, available, "free"
+    if needed <= available:
+        needed, there, word = need.ram_bytes + need.weights_bytes, total, "in this computer"
+    if needed > there:
+        raise NotEnoughMemoryError(
+            f"{config.name} with a context of {config.num_ctx} tokens needs"
+            f" {format_bytes(needed)} of memory; {format_bytes(there)} is {word}",
+            hint="take a smaller --ctx, --kv-type q8_0, or a smaller quantization",
+        )
+
+
+def fits_beside(need: Need, hardware: Hardware) -> bool:
+    """Whether it can be loaded before the old model is gone."""
+    return need.ram_bytes + need.weights_bytes < hardware.available_ram_bytes
+
+
+def _settings(config: EngineConfig, hardware: Hardware) -> ContextSettings:
+    """As the backend sets up its context."""
+    on_gpu = bool(hardware.gpus) and config.num_gpu_layers != 0
+    num_sequences = config.max_sequences + config.max_kept
+    ubatch = config.max_ubatch or (_GPU_UBATCH if on_gpu else _CPU_UBATCH)
+    flash = config.flash_attention
+    if flash is None:
+        flash = on_gpu or TYPES_BY_NAME[config.kv_type_v].block_size > 1
+    return ContextSettings(
+        num_pool=config.num_pool,
+        max_sequences=num_sequences,
+        kv_type_k=config.kv_type_k,
+        kv_type_v=config.kv_type_v,
+        max_batch=ubatch,
+        max_ubatch=ubatch,
+        num_outputs=num_sequences,
+        flash_attention=flash,
+        num_gpu_layers=config.num_gpu_layers if on_gpu else 0,
+        repack_types=hardware.repack_types,
+    )
