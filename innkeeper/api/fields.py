@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from innkeeper.api import values
-from innkeeper.api.sampler_order import sampler_order
+from innkeeper.api.sampler_order import sampler_order, step_names
 from innkeeper.core import SamplingParams
 from innkeeper.core.request import WHOLE_CONTEXT
 from innkeeper.errors import InvalidRequestError
@@ -102,7 +102,7 @@ FIELDS: tuple[Field, ...] = (
     _field("adaptive_target", values.number(-1e9, 1), "probability to aim for; <= 0 = off"),
     _field("adaptive_decay", values.number(0, 0.99), "memory of adaptive_target"),
     _field("min_keep", _count, "truncation leaves at least this many", 0, kind="integer"),
-    _field("sampler_priority samplers", values.anything, "order of the steps", kind="array"),
+    _field("sampler_priority samplers", step_names, "order of the steps", kind="array"),
     _field("temperature_last", values.flag, "temperature after truncation", kind="boolean"),
     _field("logit_bias", values.token_biases, "token id to bias; false bans", {}, kind="object"),
     _field("custom_token_bans", values.token_ids, "token ids never chosen", (), kind="string"),
@@ -203,7 +203,7 @@ def not_applied(body: Mapping[str, Any], known: Iterable[str] = ()) -> tuple[str
 def sampling(found: Mapping[str, Any]) -> tuple[SamplingParams, tuple[str, ...]]:
     """Sampling parameters of a resolved body, and warnings about it."""
     order, unknown = sampler_order(
-        found.get("sampler_priority"), temperature_last=found.get("temperature_last", False)
+        found.get("sampler_priority", ()), temperature_last=found.get("temperature_last", False)
     )
     penalty_range = found.get("repetition_penalty_range") or WHOLE_CONTEXT
     dry_range = found.get("dry_penalty_last_n") or WHOLE_CONTEXT

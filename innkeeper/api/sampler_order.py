@@ -1,5 +1,6 @@
 """The order of sampling steps, from the names that clients use."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from innkeeper.api.values import refuse, shown
@@ -23,15 +24,14 @@ _MAX_NAMES = 64
 
 
 def sampler_order(
-    priority: Any, *, temperature_last: bool
+    names: Sequence[str], *, temperature_last: bool
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Step names in order, and warnings about names that mean nothing.
 
-    priority: list of names, or names in one string; None = the default order. Steps that it
-    leaves out follow it, so that no parameter is lost; the steps that choose the token
-    themselves (adaptive-p, mirostat) always come last.
+    names: in a client's words; none = the default order. Steps that they leave out follow, so
+    that no parameter is lost; the steps that choose the token themselves (adaptive-p, mirostat)
+    always come last.
     """
-    names = [] if priority is None else _names(priority)
     unknown = [name for name in names if name not in _STEPS and name not in _NOT_HERE]
     steps = [_STEPS[name] for name in names if name in _STEPS]
     steps = list(dict.fromkeys([*steps, *DEFAULT_SAMPLER_ORDER]))
@@ -41,11 +41,15 @@ def sampler_order(
     return order, tuple(warnings)
 
 
-def _names(priority: Any) -> list[str]:
-    if isinstance(priority, str):
-        priority = priority.replace(",", "\n").split("\n")
-    if not isinstance(priority, list) or not all(isinstance(name, str) for name in priority):
-        raise refuse("sampler_priority", "a list of names", priority)
-    if len(priority) > _MAX_NAMES:
-        raise refuse("sampler_priority", f"at most {_MAX_NAMES} names", priority)
-    return [name.strip() for name in priority if name.strip()]
+def step_names(field: str, value: Any) -> tuple[str, ...]:
+    """A list of names, or names in one string, by lines or commas.
+
+    Raises: InvalidRequestError naming ``field``.
+    """
+    if isinstance(value, str):
+        value = value.replace(",", "\n").split("\n")
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise refuse(field, "a list of names", value)
+    if len(value) > _MAX_NAMES:
+        raise refuse(field, f"at most {_MAX_NAMES} names", value)
+    return tuple(name.strip() for name in value if name.strip())
