@@ -91,9 +91,19 @@ class MemoryEstimate:
         )
 
     @property
-    def ram_bytes(self) -> int:
-        """``total_bytes`` and the mapped weights: what keeps the machine fast."""
-        return self.total_bytes + self.mapped_bytes
+    def resident_bytes(self) -> int:
+        """RAM for running at full speed: ``total_bytes`` and the mapped weights that are read.
+
+        Weights that were copied into the CPU's layout, or to the GPU, are not read again.
+        """
+        copied = self.repack_bytes + self.gpu_weights_bytes
+        return self.total_bytes + max(0, self.mapped_bytes - copied)
+
+    @property
+    def buffer_bytes(self) -> int:
+        """Everything that is neither weights nor context."""
+        context = self.kv_bytes + self.recurrent_bytes
+        return self.total_bytes - self.repack_bytes - context + self.gpu_compute_bytes
 
     @property
     def gpu_bytes(self) -> int:
@@ -141,7 +151,7 @@ def estimate(header: GgufHeader, settings: ContextSettings) -> MemoryEstimate:
     kv = [_kv_layer_bytes(shape, layer, sizes, settings) for layer in shape.layers]
     recurrent_layer = 4 * max(1, settings.max_sequences) * (shape.conv_width + shape.state_width)
     recurrent = [recurrent_layer * layer.is_recurrent for layer in shape.layers]
-    first_on_gpu = _first_gpu_layer(shape, settings)
+    first_on_gpu = first_gpu_layer(shape, settings)
     compute = _compute_bytes(shape, sizes, settings)
     host_compute = compute
     if settings.num_gpu_layers != 0 and first_on_gpu == 0:  # inputs only: embeddings and mask
@@ -179,12 +189,12 @@ class _Weights:
 
 
 def _weights(header: GgufHeader, shape: ModelShape, settings: ContextSettings) -> _Weights:
-    first_on_gpu = _first_gpu_layer(shape, settings)
+    first_on_gpu = first_gpu_layer(shape, settings)
     total = repacked = on_gpu = 0
     for tensor in header.tensors:
         size = _padded(tensor.num_bytes, _CPU_ALIGNMENT)
         total += size
-        if settings.num_gpu_layers != 0 and _is_on_gpu(tensor, first_on_gpu, shape):
+        if settings.num_gpu_layers != 0 and is_on_gpu(tensor, first_on_gpu):
             on_gpu += _gpu_tensor_bytes(tensor)
         elif _is_repacked(tensor, settings.repack_types):
             repacked += size
@@ -205,7 +215,7 @@ def _layer_of(tensor: TensorInfo) -> int | None:
     return int(number) if prefix == "blk" and number.isdecimal() else None
 
 
-def _first_gpu_layer(shape: ModelShape, settings: ContextSettings) -> int:
+def first_gpu_layer(shape: ModelShape, settings: ContextSettings) -> int:
     """Blocks from this one on lie on the GPU; the output counts as one more, and goes first."""
     wanted = settings.num_gpu_layers
     if wanted < 0 or wanted > shape.num_layers:
@@ -213,7 +223,8 @@ def _first_gpu_layer(shape: ModelShape, settings: ContextSettings) -> int:
     return shape.num_layers + 1 - max(wanted, 1)
 
 
-def _is_on_gpu(tensor: TensorInfo, first_on_gpu: int, shape: ModelShape) -> bool:
+def is_on_gpu(tensor: TensorInfo, first_on_gpu: int) -> bool:
+    """Whether some layers are offloaded and ``tensor`` is among them."""
     layer = _layer_of(tensor)
     if layer is None:
         return not tensor.name.startswith("token_embd")

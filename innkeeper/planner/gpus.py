@@ -16,6 +16,8 @@ class Gpu:
     total_bytes: int
     free_bytes: int
     compute_capability: tuple[int, int] | None = None
+    bandwidth: float = 200e9
+    """Bytes per second of its memory, from clock and bus width; a cautious guess without them."""
 
 
 def nvidia_gpus(notes: list[str], nvml: Any = pynvml) -> tuple[Gpu, ...]:
@@ -46,7 +48,10 @@ def _gpu(nvml: Any, index: int) -> Gpu:
     handle = nvml.nvmlDeviceGetHandleByIndex(index)
     memory = nvml.nvmlDeviceGetMemoryInfo(handle)
     name = nvml.nvmlDeviceGetName(handle)
-    capability = None
+    capability, bandwidth = None, Gpu.bandwidth
+    with suppress(nvml.NVMLError):
+        clock_mhz = nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_MEM)
+        bandwidth = 2e6 * clock_mhz * nvml.nvmlDeviceGetMemoryBusWidth(handle) / 8
     with suppress(nvml.NVMLError):
         major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
         capability = (int(major), int(minor))
@@ -56,4 +61,5 @@ def _gpu(nvml: Any, index: int) -> Gpu:
         total_bytes=int(memory.total),
         free_bytes=int(memory.free),
         compute_capability=capability,
+        bandwidth=bandwidth,
     )

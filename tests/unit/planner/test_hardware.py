@@ -108,13 +108,16 @@ def fake_nvml(*gpus: tuple[str, int, int] | None, starts: int | None = None) -> 
         nvmlDeviceGetName=lambda gpu: gpu[0],
         nvmlDeviceGetMemoryInfo=lambda gpu: SimpleNamespace(total=gpu[1], free=gpu[2]),
         nvmlDeviceGetCudaComputeCapability=lambda gpu: (8, 9),
+        NVML_CLOCK_MEM=2,
+        nvmlDeviceGetMaxClockInfo=lambda gpu, kind: 10501,
+        nvmlDeviceGetMemoryBusWidth=lambda gpu: 384,
     )
 
 
 def test_gpus_are_listed_with_free_memory() -> None:
     notes: list[str] = []
     found = nvidia_gpus(notes, fake_nvml(("RTX 4090", 24 * GIB, 20 * GIB)))
-    assert found == (Gpu(0, "RTX 4090", 24 * GIB, 20 * GIB, (8, 9)),)
+    assert found == (Gpu(0, "RTX 4090", 24 * GIB, 20 * GIB, (8, 9), 1008.096e9),)
     assert notes == []
 
 
