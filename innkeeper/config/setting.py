@@ -73,7 +73,7 @@ class Setting:
         return f" from {low}{unit}" if high is None else f" from {low} to {self._show(high)}{unit}"
 
     def _show(self, number: float) -> str:
-        return format_bytes(number) if self.kind == "size" else f"{number:g}"
+        return format_bytes(number) if self.kind == "size" else f"{number:.15g}"
 
     @property
     def shown_default(self) -> str:
