@@ -8,7 +8,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from innkeeper.app import Ready
+from innkeeper.app.serve import Ready
 from innkeeper.cli.installed import unused_gpu
 from innkeeper.core import ModelFacts
 from innkeeper.serving import LoadState
