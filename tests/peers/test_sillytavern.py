@@ -1,0 +1,47 @@
+"""The real SillyTavern, in a real browser, against ``innkeeper up``.
+
+The harness's exit code is 0 only if every operation showed the server's text in the chat.
+"""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.server_process import ServerProcess, free_port
+
+DRIVE_SECONDS = 900
+ATTEMPTS = 2
+
+
+def drive(harness: Path, server: ServerProcess, folder: Path, *options: str) -> None:
+    """Runs the harness; once more if it fails, since a browser on a busy machine may be late."""
+    command = ["node", "drive.mjs", "--api", "ooba", "--server", server.api_url, *options]
+    for attempt in range(1, ATTEMPTS + 1):
+        ports = ["--port", str(free_port()), "--out", str(folder / f"result-{attempt}.json")]
+        result = subprocess.run(
+            [*command, *ports], cwd=harness, capture_output=True, text=True, timeout=DRIVE_SECONDS
+        )
+        print(result.stdout)
+        if result.returncode == 0:
+            return
+        print(f"attempt {attempt} failed:\n{result.stderr}\n{server.log}")
+    pytest.fail(f"SillyTavern failed {ATTEMPTS} times; the output above says at what")
+
+
+def test_every_operation_works_with_a_trained_model(
+    harness: Path, stories: Path, home: Path, tmp_path: Path
+) -> None:
+    with ServerProcess(home, str(stories), "--ctx", "8192") as server:
+        ops = "send,regenerate,swipe,continue,impersonate"
+        drive(harness, server, tmp_path, "--stream", "both", "--ops", ops, "--max-tokens", "200")
+        assert server.stop() == 0
+
+
+def test_stop_ends_a_reply_that_is_being_written(
+    harness: Path, model_1b: Path, home: Path, tmp_path: Path
+) -> None:
+    with ServerProcess(home, str(model_1b), "--ctx", "8192") as server:
+        options = ("--stream", "both", "--ops", "send,stop", "--max-tokens", "400")
+        drive(harness, server, tmp_path, *options, "--stop-after", "8000")
+        assert server.stop() == 0
