@@ -16,6 +16,7 @@ from innkeeper import __version__
 from innkeeper.cli.installed import llama_record
 from innkeeper.cli.options import Options
 from innkeeper.config import Settings
+from innkeeper.planner.hardware import Hardware, probe
 from innkeeper.units import format_bytes
 
 _LLAMA_SECONDS = 60
@@ -31,10 +32,6 @@ print(json.dumps({
     "gpu_offload": bool(lib.llama_supports_gpu_offload()),
 }))
 """
-_SETS = (
-    *("avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16"),
-    *("amx_int8", "amx_bf16", "asimd", "asimddp", "i8mm", "sve"),
-)
 
 
 def doctor(options: Options, *, as_json: bool) -> None:
@@ -55,7 +52,7 @@ def doctor(options: Options, *, as_json: bool) -> None:
 
 def findings(settings: Settings) -> dict[str, Any]:
     """Everything that ``doctor`` shows, as JSON types."""
-    llama, gpus, ports = llama_facts(), nvidia_gpus(), _ports(settings)
+    hardware, llama, ports = probe(), llama_facts(), _ports(settings)
     return {
         "innkeeper": {
             "version": __version__,
@@ -63,58 +60,24 @@ def findings(settings: Settings) -> dict[str, Any]:
             "system": platform.platform(),
             "home": str(settings.home),
         },
-        "cpu": cpu_facts(),
-        "memory": _memory(settings),
-        "gpus": gpus,
+        "cpu": {
+            "model": hardware.cpu_name,
+            "physical_cores": hardware.num_physical_cores,
+            "usable_cores": hardware.num_usable_cores,
+            "instruction_sets": sorted(hardware.instruction_sets),
+        },
+        "memory": {
+            "total_bytes": hardware.total_ram_bytes,
+            "available_bytes": hardware.available_ram_bytes,
+            "home_free_disk_bytes": _free_disk(settings),
+        },
+        "gpus": [
+            {"name": g.name, "total_bytes": g.total_bytes, "free_bytes": g.free_bytes}
+            for g in hardware.gpus
+        ],
         "llama.cpp": llama,
         "ports": ports,
-        "problems": _problems(llama, gpus, ports),
-    }
-
-
-def cpu_facts() -> dict[str, Any]:
-    """Cores and the instruction sets that matter to llama.cpp."""
-    model, flags = platform.processor() or platform.machine(), set[str]()
-    try:
-        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
-    except OSError:
-        lines = []
-    for line in lines:
-        name, _, value = line.partition(":")
-        if name.strip() == "model name":
-            model = value.strip()
-        elif name.strip() in ("flags", "Features"):
-            flags |= set(value.split())
-    return {
-        "model": model,
-        "physical_cores": psutil.cpu_count(logical=False),
-        "logical_cores": psutil.cpu_count(),
-        "instruction_sets": [name for name in _SETS if name in flags],
-    }
-
-
-def nvidia_gpus() -> list[dict[str, Any]]:
-    """GPUs as the NVIDIA driver reports them; empty without one."""
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return []
-    try:
-        count = range(pynvml.nvmlDeviceGetCount())
-        return [_nvidia_gpu(pynvml, pynvml.nvmlDeviceGetHandleByIndex(i)) for i in count]
-    finally:
-        pynvml.nvmlShutdown()
-
-
-def _nvidia_gpu(pynvml: Any, handle: Any) -> dict[str, Any]:
-    name, memory = pynvml.nvmlDeviceGetName(handle), pynvml.nvmlDeviceGetMemoryInfo(handle)
-    return {
-        "name": name.decode() if isinstance(name, bytes) else name,
-        "total_bytes": int(memory.total),
-        "free_bytes": int(memory.free),
-        "driver": str(pynvml.nvmlSystemGetDriverVersion()),
+        "problems": [*hardware.notes, *_problems(hardware, llama, ports)],
     }
 
 
@@ -133,17 +96,11 @@ def llama_facts() -> dict[str, Any]:
     return {**facts, "build": record.get("why"), "unused_gpu": record.get("unused_gpu")}
 
 
-def _memory(settings: Settings) -> dict[str, Any]:
-    memory = psutil.virtual_memory()
-    place = settings.home
-    while place is not None and not place.exists() and place != place.parent:
+def _free_disk(settings: Settings) -> int:
+    place = settings.home or Path.home()
+    while not place.exists() and place != place.parent:
         place = place.parent
-    disk = psutil.disk_usage(str(place))
-    return {
-        "total_bytes": memory.total,
-        "available_bytes": memory.available,
-        "home_free_disk_bytes": disk.free,
-    }
+    return psutil.disk_usage(str(place)).free
 
 
 def _ports(settings: Settings) -> dict[str, Any]:
@@ -163,16 +120,14 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def _problems(
-    llama: dict[str, Any], gpus: list[dict[str, Any]], ports: dict[str, Any]
-) -> list[str]:
+def _problems(hardware: Hardware, llama: dict[str, Any], ports: dict[str, Any]) -> list[str]:
     problems = [llama["error"]] if "error" in llama else []
     if llama.get("unused_gpu"):
         problems.append(llama["unused_gpu"])
-    elif gpus and not llama.get("gpu_offload"):
+    elif hardware.gpus and not llama.get("gpu_offload"):
         problems.append(
-            f"{gpus[0]['name']} stays unused: llama.cpp was built for the CPU"
-            " (delete .venv and run ./start, with the CUDA toolkit's nvcc installed)"
+            f"{hardware.gpus[0].name} stays unused: llama.cpp was built for the CPU"
+            " (install the CUDA toolkit's nvcc, delete .venv, and run ./start)"
         )
     for name, row in ports.items():
         if not row["free"]:

@@ -152,7 +152,7 @@ def test_doctor_prints_json_for_programs(home: Path) -> None:
     found = json.loads(result.stdout)
     assert result.returncode == 0, result.stderr
     assert found["innkeeper"]["home"] == str(home)
-    assert found["cpu"]["logical_cores"] >= 1
+    assert found["cpu"]["usable_cores"] >= 1
     assert "package" in found["llama.cpp"] or "error" in found["llama.cpp"]
     assert isinstance(found["problems"], list)
 
