@@ -10,7 +10,7 @@ from innkeeper.errors import (
 GGUF_MAGIC = b"GGUF"
 NUM_MAGIC_BYTES = 16
 
-_LEGACY_GGML = {
+LEGACY_GGML = {
     b"lmgg": "GGML (2022)",
     b"fmgg": "GGMF (early 2023)",
     b"tjgg": "GGJT (mid 2023)",
@@ -30,9 +30,9 @@ def describe_non_gguf(start: bytes) -> ModelFileError:
         return CorruptModelError(
             "the file begins with zeros: its download never finished", hint="download it again"
         )
-    if start[:4] in _LEGACY_GGML:
+    if start[:4] in LEGACY_GGML:
         return UnsupportedModelError(
-            f"this is a model in the old format {_LEGACY_GGML[start[:4]]}, which llama.cpp stopped "
+            f"this is a model in the old format {LEGACY_GGML[start[:4]]}, which llama.cpp stopped "
             "reading in 2023",
             hint="get the same model as GGUF",
         )
