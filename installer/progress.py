@@ -57,7 +57,7 @@ class Progress:
         took = format_seconds(time.monotonic() - started)
         self._line(f"{label} ... {'done in' if status == 0 else 'FAILED after'} {took}", end="\n")
         if status != 0:
-            for line in reason_in(log.read_text(errors="replace")):
+            for line in reason_in(log.read_text(errors="replace").partition("\n\n")[2]):
                 print(f"    {line}", file=sys.stderr)
             raise StepError(label, log, help_text)
 
