@@ -6,5 +6,6 @@ the model and returns a link whose ``facts`` describe it. ``stream`` generates, 
 """
 
 from innkeeper.enginelink.link import EngineLink, LinkLimits
+from innkeeper.enginelink.stream import EngineStream
 
-__all__ = ["EngineLink", "LinkLimits"]
+__all__ = ["EngineLink", "EngineStream", "LinkLimits"]

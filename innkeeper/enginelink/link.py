@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from innkeeper.core import EngineConfig, EngineStats, GenerateRequest, ModelFacts, frames
 from innkeeper.enginelink.process import DEFAULT_COMMAND, EngineProcess
+from innkeeper.enginelink.stream import EngineStream
 from innkeeper.errors import EngineCrashedError, EngineError, EngineHungError, EngineLoadError
 
 logger = logging.getLogger(__name__)
@@ -21,7 +22,6 @@ ProgressCallback = Callable[[float, str], None]
 
 _Reply = frames.Tokens | frames.Text | frames.Probabilities | frames.Pong
 _R = TypeVar("_R", frames.Tokens, frames.Text, frames.Probabilities, frames.Pong)
-_Event = frames.Delta | frames.Finished
 _READ_BYTES = 1 << 18
 
 
@@ -57,7 +57,7 @@ class EngineLink:
         self._process = process
         self._limits = limits
         self._ids = itertools.count(1)
-        self._streams: dict[int, asyncio.Queue[_Event | Exception]] = {}
+        self._streams: dict[int, EngineStream] = {}
         self._replies: dict[int, asyncio.Future[_Reply]] = {}
         self._loaded: asyncio.Future[ModelFacts] = loop.create_future()
         self._on_progress: ProgressCallback | None = None
@@ -101,38 +101,29 @@ class EngineLink:
 
     @property
     def num_open(self) -> int:
-        """Requests that have not ended."""
-        return len(self._streams)
+        """Choices that the engine has not finished, of all requests."""
+        return sum(stream.num_unfinished for stream in self._streams.values())
 
     @property
     def process_id(self) -> int:
         return self._process.id
 
-    async def stream(self, request: GenerateRequest) -> AsyncGenerator[_Event, None]:
-        """Deltas, and one ``Finished`` per choice; closing the iterator cancels the request.
+    def stream(self, request: GenerateRequest) -> EngineStream:
+        """Submits ``request`` at once; closing the stream cancels it.
 
-        Raises: what the engine refused the request with; EngineCrashedError or EngineHungError
-        within a second of the process's end.
+        Raises: EngineCrashedError, EngineHungError if the process is gone already.
         """
         self._check_alive()
         request_id = next(self._ids)
-        queue: asyncio.Queue[_Event | Exception] = asyncio.Queue()
-        self._streams[request_id] = queue
-        num_open = request.n
-        try:
-            self._send(frames.Submit(request_id, request))
-            while num_open:
-                event = await queue.get()
-                if isinstance(event, Exception):
-                    num_open = 0
-                    raise event
-                if isinstance(event, frames.Finished):
-                    num_open -= 1
-                yield event
-        finally:
+
+        def close(stream: EngineStream) -> None:
             self._streams.pop(request_id, None)
-            if num_open and self.alive:
+            if stream.num_unfinished and self.alive:
                 self._send(frames.Cancel(request_id))
+
+        stream = self._streams[request_id] = EngineStream(request.n, close)
+        self._send(frames.Submit(request_id, request))
+        return stream
 
     def cancel_all(self) -> None:
         """Every running request finishes as ``cancelled`` within one step."""
@@ -224,8 +215,8 @@ class EngineLink:
     def _receive(self, frame: frames.FromEngine) -> None:
         match frame:
             case frames.Delta() | frames.Finished():
-                if (queue := self._streams.get(frame.id)) is not None:
-                    queue.put_nowait(frame)
+                if (stream := self._streams.get(frame.id)) is not None:
+                    stream.put(frame)
             case frames.Failed():
                 self._fail(frame.id, frame.error.to_error())
             case frames.Progress():
@@ -242,8 +233,8 @@ class EngineLink:
                     _set_result(future, frame)
 
     def _fail(self, request_id: int, error: Exception) -> None:
-        if (queue := self._streams.get(request_id)) is not None:
-            queue.put_nowait(error)
+        if (stream := self._streams.get(request_id)) is not None:
+            stream.put(error)
         elif (future := self._replies.get(request_id)) is not None:
             _set_exception(future, error)
 

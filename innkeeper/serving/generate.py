@@ -7,7 +7,8 @@ import msgspec
 
 from innkeeper.core import GenerateRequest, ModelFacts
 from innkeeper.core.frames import Delta, Finished
-from innkeeper.errors import BusyError, InvalidRequestError, PromptTooLongError
+from innkeeper.enginelink import EngineLink
+from innkeeper.errors import BusyError, InnkeeperError, InvalidRequestError, PromptTooLongError
 from innkeeper.prompt.renderer import RenderedPrompt
 from innkeeper.serving.models import Models
 from innkeeper.units import MIB
@@ -24,7 +25,7 @@ class Generate:
     def __init__(self, models: Models, *, max_queued: int = 64) -> None:
         self.models = models
         self._max_queued = max_queued
-        self._num_open = 0
+        self._num_arriving = 0
 
     async def stream(self, request: GenerateRequest) -> AsyncGenerator[Delta | Finished, None]:
         """Deltas, and one ``Finished`` per choice. Closing the iterator cancels the request.
@@ -32,17 +33,14 @@ class Generate:
         Each ``Finished`` carries the request's own warnings before the engine's.
         Raises: NoModelError, BusyError, InvalidRequestError and what ``EngineLink.stream`` raises.
         """
-        self._enter(request.n)
-        try:
-            link = await self.models.engine()
-            request = await self.prepare(request, link.facts)
-            async with contextlib.aclosing(link.stream(request)) as events:
-                async for event in events:
-                    if isinstance(event, Finished):
-                        event = _with_warnings(event, request)
-                    yield event
-        finally:
-            self._num_open -= request.n
+        async with self._arriving(request.n):
+            link, request = await self._ready(request)
+            events = link.stream(request)
+        async with contextlib.aclosing(events):
+            async for event in events:
+                if isinstance(event, Finished):
+                    event = _with_warnings(event, request)
+                yield event
 
     async def prepare(self, request: GenerateRequest, facts: ModelFacts) -> GenerateRequest:
         """The request with its messages rendered, refused if no tokenizer could make it fit.
@@ -99,13 +97,9 @@ class Generate:
         self, request: GenerateRequest, *, use_samplers: bool, top: int
     ) -> tuple[tuple[int, str, float], ...]:
         """(token id, text, probability) of the likeliest next tokens after the prompt."""
-        self._enter(1)
-        try:
-            link = await self.models.engine()
-            request = await self.prepare(request, link.facts)
+        async with self._arriving(1):
+            link, request = await self._ready(request)
             return await link.probe(request, use_samplers=use_samplers, top=top)
-        finally:
-            self._num_open -= 1
 
     def stop_all(self) -> None:
         """Every running request ends as ``cancelled`` within one step."""
@@ -113,16 +107,35 @@ class Generate:
         if link is not None:
             link.cancel_all()
 
-    def _enter(self, num_choices: int) -> None:
-        """Counts a request in. The caller counts it out, whatever happens."""
-        facts = self.models.facts
+    async def _ready(self, request: GenerateRequest) -> tuple[EngineLink, GenerateRequest]:
+        """An engine and the request prepared for its model, even if models change meanwhile."""
+        while True:
+            link = await self.models.engine()
+            try:
+                prepared = await self.prepare(request, link.facts)
+            except InnkeeperError:
+                if link is self.models.link:
+                    raise
+                continue
+            if link.alive:
+                return link, prepared
+
+    @contextlib.asynccontextmanager
+    async def _arriving(self, num_choices: int) -> AsyncGenerator[None, None]:
+        """Counts choices that the engine does not know of yet. Raises: BusyError."""
+        link, facts = self.models.link, self.models.facts
+        num_open = self._num_arriving + (link.num_open if link else 0)
         limit = self._max_queued + (facts.max_sequences if facts else 0)
-        if self._num_open and self._num_open + num_choices > limit:
+        if num_open and num_open + num_choices > limit:
             raise BusyError(
-                f"{self._num_open} replies are being generated or waiting; the limit is {limit}",
+                f"{num_open} replies are being generated or waiting; the limit is {limit}",
                 hint="try again in a moment",
             )
-        self._num_open += num_choices
+        self._num_arriving += num_choices
+        try:
+            yield
+        finally:
+            self._num_arriving -= num_choices
 
 
 def refuse_absurd(request: GenerateRequest, facts: ModelFacts) -> None:

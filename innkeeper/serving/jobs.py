@@ -7,7 +7,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from innkeeper.core import ModelFacts
-from innkeeper.errors import InnkeeperError
+from innkeeper.errors import EngineLoadError, InnkeeperError
 
 
 class LoadState(Struct, frozen=True, kw_only=True):
@@ -38,7 +38,7 @@ class LoadJob:
         """Starts ``work``, whose result or error ends the job."""
         self._task = asyncio.create_task(self._run(work))
         # Watching is optional: an error nobody waited for is no warning of asyncio's.
-        self._task.add_done_callback(lambda task: task.cancelled() or task.exception())
+        self._task.add_done_callback(lambda task: task.exception())
 
     def progress(self, fraction: float, stage: str) -> None:
         self._set(LoadState(name=self.state.name, stage=stage, fraction=fraction))
@@ -68,8 +68,9 @@ class LoadJob:
         try:
             facts = await work
         except asyncio.CancelledError:
-            self._fail(InnkeeperError("loading was interrupted"))
-            raise
+            interrupted = EngineLoadError("loading was interrupted")
+            self._fail(interrupted)
+            raise interrupted from None
         except InnkeeperError as error:
             self._fail(error)
             raise

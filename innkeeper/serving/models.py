@@ -32,6 +32,7 @@ _LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}$")
 _PART = re.compile(r"-\d{5}-of-\d{5}$")
 _STEADY_SECONDS = 60.0
 _DRAIN_SECONDS = 30.0
+_NOTICE_SECONDS = 0.005
 
 
 class EngineDefaults(Struct, frozen=True, kw_only=True):
@@ -208,9 +209,19 @@ class Models:
             if self._revival is not None:
                 await asyncio.shield(self._revival)
             elif self._job is not None and self._job.running:
-                await self._job.wait()
-            else:
+                await self._outcome(self._job)
+            elif self._running is None:
                 raise _no_model()
+            else:
+                await asyncio.sleep(_NOTICE_SECONDS)  # it has just died
+
+    async def _outcome(self, job: LoadJob) -> None:
+        """Waits for a load. If it fails, the model before it comes back, if there was one."""
+        try:
+            await job.wait()
+        except InnkeeperError:
+            if self._running is None:
+                raise
 
     async def close(self) -> None:
         """Ends everything. Idempotent."""
@@ -258,9 +269,7 @@ class Models:
             self._start(config, on_progress=job.progress, log_path=self._log_path)
         )
 
-    def _adopt(
-        self, config: EngineConfig, link: EngineLink, need: Need, num_crashes: int = 0
-    ) -> None:
+    def _adopt(self, config: EngineConfig, link: EngineLink, need: Need) -> None:
         facts = link.facts
         self._running = running = _Running(
             config=config,
@@ -270,7 +279,6 @@ class Models:
             ),
             need=need,
             started=time.monotonic(),
-            num_crashes=num_crashes,
         )
         link.lost.add_done_callback(lambda _: self._on_lost(running))
 
@@ -326,8 +334,8 @@ class Models:
                 _settle(revival, error)
                 continue
             revival, self._revival = self._revival, None
-            await running.renderer.close()
-            self._adopt(running.config, link, running.need, attempt)
+            running.link, running.started, running.num_crashes = link, time.monotonic(), attempt
+            link.lost.add_done_callback(lambda _: self._on_lost(running))
             revival.set_result(link)
             return
 

@@ -84,6 +84,32 @@ async def test_queue_beyond_its_limit_is_busy_and_recovers(make_models: MakeMode
     assert len(text) == 3
 
 
+async def test_reply_that_nobody_reads_keeps_no_place(make_models: MakeModels) -> None:
+    generate = await loaded(make_models, max_queued=0)
+    unread = [generate.stream(GenerateRequest(prompt="hi", max_tokens=20)) for _ in range(4)]
+    for events in unread:
+        await anext(events)
+    link = generate.models.link
+    while link and link.num_open:
+        await asyncio.sleep(0.001)
+    text, _ = await run(generate, GenerateRequest(prompt="hi", max_tokens=3))
+    assert len(text) == 3
+    for events in unread:
+        rest = [event async for event in events]
+        assert len(rest) == 20, "the reply is still there in full"
+
+
+async def test_request_survives_a_change_of_models(make_models: MakeModels) -> None:
+    generate = await loaded(make_models)
+    models = generate.models
+    chat = GenerateRequest(messages=(Message("user", "hi"),), max_tokens=3)
+    for name in ("one", "two", "three"):
+        job = models.start_load_file(Path(f"/models/{name}.gguf"))
+        while job.running:
+            text, _ = await run(generate, chat)
+            assert len(text) == 3
+
+
 async def test_stop_all_ends_replies_early_but_whole(make_models: MakeModels) -> None:
     generate = await loaded(make_models, tokens_per_second="200")
     events = generate.stream(GenerateRequest(prompt="hi"))
