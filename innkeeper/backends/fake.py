@@ -52,17 +52,31 @@ class ByteTokenizer:
         return {BOS: b"<s>", EOS: b"</s>"}[token_id] if special else b""
 
 
+class Cell:
+    """One token at one position, held by some sequences, as in llama.cpp's unified pool."""
+
+    __slots__ = ("holders", "position", "token_id")
+
+    def __init__(self, token_id: int, position: int, holder: int) -> None:
+        self.token_id = token_id
+        self.position = position
+        self.holders = {holder}
+
+
 class FakeRunner:
-    """Keeps the tokens of every sequence and checks each precondition of the protocol."""
+    """Models the pool cell by cell and refuses every broken precondition of the protocol."""
 
     max_rows = 512
+    can_edit = True
 
     def __init__(self, config: EngineConfig) -> None:
         self.tokenizer = ByteTokenizer()
-        self.num_sequence_ids = config.max_sequences + config.max_kept
+        self.num_sequence_ids = config.num_sequence_ids
         self.max_outputs = self.num_sequence_ids
         self.num_threads = 1
-        self.sequences: list[list[int]] = [[] for _ in range(self.num_sequence_ids)]
+        self.num_evaluated = 0
+        """Rows that ``forward`` was given, ever."""
+        self._cells: list[dict[int, Cell]] = [{} for _ in range(self.num_sequence_ids)]
         self._options = config.options
         self._reply = self.tokenizer.encode(
             config.options.get("reply", ""), add_special=False, parse_special=False
@@ -71,27 +85,52 @@ class FakeRunner:
         self._num_generated = 0
         self.facts = _facts(config)
 
+    def tokens(self, sequence_id: int) -> list[int]:
+        """What the sequence holds, by position."""
+        cells = self._cells[sequence_id]
+        return [cells[position].token_id for position in sorted(cells)]
+
+    def num_cells_used(self) -> int:
+        return len({id(cell) for cells in self._cells for cell in cells.values()})
+
     def forward(self, rows: Sequence[Row]) -> list[Logits]:
         if len(rows) > self.max_rows:
             raise EngineError(f"{len(rows)} rows in one batch (limit {self.max_rows})")
         outputs = []
         for row in rows:
-            tokens = self.sequences[row.sequence_id]
-            if row.position != len(tokens):
-                raise EngineError(f"position {row.position} after {len(tokens)} tokens")
-            tokens.append(row.token_id)
+            cells = self._cells[row.sequence_id]
+            if row.position != len(cells) or (cells and max(cells) != row.position - 1):
+                raise EngineError(f"position {row.position} after {sorted(cells)[-1:]}")
+            cells[row.position] = Cell(row.token_id, row.position, row.sequence_id)
             if row.wants_logits:
-                outputs.append(self._logits(tokens))
+                outputs.append(self._logits(self.tokens(row.sequence_id)))
+        if self.num_cells_used() > self._num_pool:
+            raise EngineError("the pool is full")
+        self.num_evaluated += len(rows)
         self._pace(len(rows), len(outputs))
         return outputs
 
-    def copy(self, source_id: int, target_id: int, length: int) -> None:
-        if self.sequences[target_id]:
-            raise EngineError(f"sequence {target_id} is not empty")
-        self.sequences[target_id] = self.sequences[source_id][:length]
+    def copy(self, source_id: int, target_id: int, start: int, end: int) -> None:
+        for position, cell in self._cells[source_id].items():
+            if start <= position < end:
+                if position in self._cells[target_id]:
+                    raise EngineError(f"sequence {target_id} holds position {position} already")
+                self._cells[target_id][position] = cell
+                cell.holders.add(target_id)
+
+    def shift(self, sequence_id: int, start: int, end: int, delta: int) -> None:
+        cells = self._cells[sequence_id]
+        moving = [cells.pop(position) for position in sorted(cells) if start <= position < end]
+        for cell in moving:
+            cell.position += delta
+            if cell.holders != {sequence_id} or cell.position in cells or cell.position < 0:
+                raise EngineError(f"a shift to position {cell.position} is not possible")
+            cells[cell.position] = cell
 
     def remove(self, sequence_id: int, start: int) -> None:
-        del self.sequences[sequence_id][start:]
+        cells = self._cells[sequence_id]
+        for position in [position for position in cells if position >= start]:
+            cells.pop(position).holders.discard(sequence_id)
 
     def can_resume(self, sequence_id: int, length: int, cached: int) -> bool:
         return True

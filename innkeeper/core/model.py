@@ -1,5 +1,7 @@
 """How an engine is started, what it says of its model, and how it is doing."""
 
+from typing import Literal
+
 from msgspec import Struct
 
 
@@ -19,6 +21,10 @@ class EngineConfig(Struct, frozen=True, kw_only=True):
     """Requests (choices) that generate at the same time."""
     max_kept: int = 4
     """Idle sequences whose cache is kept beside them."""
+    kv_reuse: Literal["exact", "auto", "fast", "turbo"] = "auto"
+    """Which edits of a prompt may be reused over, where the request does not say."""
+    idle_refresh: bool = True
+    """Whether approximate cache is read again exactly while nothing generates."""
     num_gpu_layers: int = -1
     """-1 = all that the backend can place."""
     kv_type_k: str = "f16"
@@ -33,6 +39,12 @@ class EngineConfig(Struct, frozen=True, kw_only=True):
     """None = on for GPUs or when V is quantized, else off."""
     options: dict[str, str] = {}
     """Backend-specific settings; each backend documents and checks its own."""
+
+    @property
+    def num_sequence_ids(self) -> int:
+        """Sequences that a backend keeps apart: those that generate, those that are kept, and one
+        for each that generates where chunks are parked while its prompt is edited."""
+        return 2 * self.max_sequences + self.max_kept
 
 
 class ModelFacts(Struct, frozen=True, kw_only=True):
@@ -81,3 +93,5 @@ class EngineStats(Struct, frozen=True, kw_only=True):
     num_threads: int
     prompt_tokens: int
     predicted_tokens: int
+    refreshed_tokens: int = 0
+    """Tokens read again exactly while nothing generated."""

@@ -108,6 +108,8 @@ class GenerateRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Text like ``<|im_start|>`` in the prompt becomes the special token."""
     skip_special_tokens: bool = True
     """Special tokens never appear in the reply's text."""
+    kv_reuse: Literal["exact", "auto", "fast", "turbo"] | None = None
+    """Which edits of the prompt may be reused over; None = as the model is set."""
     truncate_to: int | None = None
     """Keep only this many last prompt tokens (and BOS); what was cut is reported."""
     template_kwargs: dict[str, Any] = {}

@@ -87,7 +87,13 @@ def main() -> None:
     except InnkeeperError as error:
         writer.write([LoadFailed(ErrorInfo.of(error))])
         return
-    engine = Engine(runner, writer.write, max_slice_seconds=first.config.max_slice_seconds)
+    engine = Engine(
+        runner,
+        writer.write,
+        max_slice_seconds=first.config.max_slice_seconds,
+        kv_reuse=first.config.kv_reuse,
+        idle_refresh=first.config.idle_refresh,
+    )
     watch.engine = engine
     _Preparer(engine, inbound, writer).start()
     writer.write([Loaded(runner.facts)])

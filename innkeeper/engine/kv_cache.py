@@ -5,32 +5,31 @@ runner is asked. A cell holds one token at one position; ``copy`` lets sequences
 shared cell is free only when the last of them lets go.
 
 No client names its chat, so finished sequences stay behind as anonymous bases, least recently used
-first out, and a new prompt resumes from the base with the longest common prefix.
+first out. A new prompt goes on from the base that leaves the least to evaluate: by its longest
+common prefix, or by an edit (``reuse``) that also keeps chunks further back.
+
+An edit needs holes to be evaluated before the chunks behind them are in place, since llama.cpp
+evaluates at a sequence's end only. So the chunks are parked on a scratch id, moved there, and
+attached one after the other as the sequence grows up to them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from innkeeper.engine.reuse import Chunk, Policy, ReusePlan, common_prefix, plan_reuse
 from innkeeper.engine.runner import Runner
 
-_COMPARE_CHUNK = 256
+_MIN_GAIN = 16
+"""An edit must save this many tokens over the best exact prefix, which spoils nothing."""
 
 
-def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
-    """Number of tokens at the start that are equal. Compares slices: 32k tokens in well under
-    a millisecond."""
-    limit = min(len(left), len(right))
-    start = 0
-    while (
-        start < limit
-        and left[start : start + _COMPARE_CHUNK] == right[start : start + _COMPARE_CHUNK]
-    ):
-        start += _COMPARE_CHUNK
-    end = min(start + _COMPARE_CHUNK, limit)
-    while start < end and left[start] == right[start]:
-        start += 1
-    return min(start, limit)
+class Parked(NamedTuple):
+    """Cached tokens that wait on the scratch id until the sequence has grown to ``target``."""
+
+    target: int
+    tokens: list[int]
+    cells: list[int]
 
 
 @dataclass
@@ -39,8 +38,17 @@ class Base:
 
     tokens: list[int] = field(default_factory=list)
     cells: list[int] = field(default_factory=list)
+    num_exact: int = 0
+    """The first tokens whose cache is what a fresh reading gives; the rest came over an edit."""
     in_use: bool = False
     last_used: int = 0
+    parked: list[Parked] = field(default_factory=list)
+    scratch_id: int = -1
+
+    def all_cells(self) -> Iterable[int]:
+        yield from self.cells
+        for parked in self.parked:
+            yield from parked.cells
 
 
 class Lease(NamedTuple):
@@ -48,15 +56,27 @@ class Lease(NamedTuple):
 
     sequence_id: int
     num_cached: int
+    num_exact: int
+    """How many of ``num_cached`` are exact."""
+
+
+class _Source(NamedTuple):
+    """A base that a new prompt could go on from."""
+
+    sequence_id: int
+    plan: ReusePlan
 
 
 class KVCache:
     """Hands out sequence ids and cells. Owned by the loop's thread."""
 
-    def __init__(self, runner: Runner, num_cells: int) -> None:
+    def __init__(self, runner: Runner, num_cells: int, num_scratch: int = 0) -> None:
+        num_scratch = num_scratch if runner.can_edit else 0
+        num_bases = runner.num_sequence_ids - num_scratch
         self.num_cells = num_cells
         self._runner = runner
-        self._bases = [Base() for _ in range(runner.num_sequence_ids)]
+        self._bases = [Base() for _ in range(num_bases)]
+        self._scratch_ids = list(range(num_bases, runner.num_sequence_ids))
         self._holders = [0] * num_cells
         self._free = list(range(num_cells - 1, -1, -1))
         self._clock = 0
@@ -79,38 +99,67 @@ class KVCache:
 
     def num_reclaimable(self) -> int:
         """Cells that are free, or would be after every idle base was dropped."""
-        held = {cell for base in self._bases if base.in_use for cell in base.cells}
+        held = {cell for base in self._bases if base.in_use for cell in base.all_cells()}
         return self.num_cells - len(held)
 
     def num_new_cells(self, tokens: Sequence[int]) -> int:
         """Cells that ``tokens`` would take beyond those that sequences in use hold already."""
-        source_id, length = self._best_source(tokens)
-        shared = length if source_id is not None and self._bases[source_id].in_use else 0
+        source = self._best_prefix(tokens, Policy.FAST)
+        shared = source.plan.prefix if source and self._bases[source.sequence_id].in_use else 0
         return len(tokens) - shared
 
-    def lease(self, tokens: Sequence[int]) -> Lease | None:
+    def lease(self, tokens: Sequence[int], policy: Policy = Policy.EXACT) -> Lease | None:
         """A sequence id to evaluate ``tokens`` in, resumed from the best base.
 
-        At least the last token is always left to evaluate, since its logits are needed. None if
-        every id is in use.
+        At least the last token is always left to evaluate, since its logits are needed. Chunks
+        that ``policy`` lets move are parked; ``attach`` puts them in place. None if every id is in
+        use.
         """
-        source_id, length = self._best_source(tokens)
-        source = self._bases[source_id] if source_id is not None else None
-        if source_id is not None and source is not None and not source.in_use:
-            if length == len(source.tokens):
-                return self._hand_out(source_id, length)
-        target_id = self._empty_id(spare=source_id)
-        if target_id is None:
-            if source_id is not None and source is not None and not source.in_use:
-                self._cut(source_id, length)
-                return self._hand_out(source_id, length)
-            target_id = self._empty_id()
-            if target_id is None:
-                return None
-            return self._hand_out(target_id, 0)
-        if source_id is not None:
-            self._share(source_id, target_id, length)
-        return self._hand_out(target_id, length if source_id is not None else 0)
+        source = self._best_prefix(tokens, policy)
+        edit = self._best_edit(tokens, policy)
+        if edit is not None:
+            gain = edit.plan.num_reused() - (source.plan.prefix if source else 0)
+            if gain >= _MIN_GAIN and self._edit(edit.sequence_id, edit.plan):
+                return self._hand_out(edit.sequence_id)
+        return self._lease_prefix(source)
+
+    def next_stop(self, sequence_id: int) -> int | None:
+        """The position where a parked chunk goes on; None if none waits."""
+        parked = self._bases[sequence_id].parked
+        return parked[0].target if parked else None
+
+    def attach(self, sequence_id: int) -> int:
+        """Puts the parked chunk in place that begins where the sequence ends; its length, or 0."""
+        base = self._bases[sequence_id]
+        if not base.parked or base.parked[0].target != len(base.tokens):
+            return 0
+        start, tokens, cells = base.parked.pop(0)
+        self._runner.copy(base.scratch_id, sequence_id, start, start + len(tokens))
+        base.tokens.extend(tokens)
+        base.cells.extend(cells)
+        if not base.parked:
+            self._unpark(base)
+        return len(tokens)
+
+    def stale_base(self) -> list[int] | None:
+        """Tokens of the most recent idle base of which a part is approximate, if an exact copy
+        can be made beside it without dropping anything."""
+        idle = [base for base in self._bases if base.tokens and not base.in_use]
+        stale = [base for base in idle if base.num_exact < len(base.tokens)]
+        newest = max(stale, key=lambda base: base.last_used, default=None)
+        if newest is None:
+            return None
+        source = self._best_prefix(newest.tokens, Policy.EXACT)
+        num_new = len(newest.tokens) - (source.plan.prefix if source else 0)
+        has_id = any(not base.tokens and not base.in_use for base in self._bases)
+        return list(newest.tokens) if has_id and len(self._free) >= num_new else None
+
+    def drop_stale(self, tokens: Sequence[int]) -> None:
+        """Drops idle bases of exactly ``tokens`` that are not exact."""
+        for sequence_id, base in enumerate(self._bases):
+            is_stale = base.num_exact < len(base.tokens) and not base.in_use
+            if is_stale and base.tokens == list(tokens):
+                self._clear(sequence_id)
 
     def fork(self, sequence_id: int) -> int | None:
         """Another id in use that shares all of ``sequence_id``'s cells; None if there is none."""
@@ -118,7 +167,7 @@ class KVCache:
         if target_id is None:
             return None
         self._share(sequence_id, target_id, self.length(sequence_id))
-        return self._hand_out(target_id, 0).sequence_id
+        return self._hand_out(target_id).sequence_id
 
     def make_room(self, num_cells: int) -> bool:
         """Drops idle bases, oldest first, until ``num_cells`` are free. False if impossible."""
@@ -139,6 +188,8 @@ class KVCache:
     def append(self, sequence_id: int, tokens: Sequence[int]) -> None:
         """Records tokens that the runner has just evaluated; ``make_room`` came before."""
         base = self._bases[sequence_id]
+        if base.num_exact == len(base.tokens):
+            base.num_exact += len(tokens)
         base.tokens.extend(tokens)
         for _ in tokens:
             cell = self._free.pop()
@@ -148,6 +199,7 @@ class KVCache:
     def release(self, sequence_id: int, *, keep: bool = True) -> None:
         """Ends the use of an id; its tokens stay as an idle base if ``keep``."""
         base = self._bases[sequence_id]
+        self._unpark(base)
         base.in_use = False
         self._touch(base)
         if not keep:
@@ -158,22 +210,109 @@ class KVCache:
         holders = [0] * self.num_cells
         for base in self._bases:
             assert len(base.tokens) == len(base.cells), "a token without a cell"
-            for cell in base.cells:
+            assert base.num_exact <= len(base.tokens), "more exact tokens than tokens"
+            assert base.in_use or not base.parked, "an idle base with parked chunks"
+            for cell in base.all_cells():
                 holders[cell] += 1
         assert holders == self._holders, "holders miscounted"
         free = sorted(self._free)
         assert free == [i for i, count in enumerate(holders) if count == 0], "free list wrong"
 
-    def _best_source(self, tokens: Sequence[int]) -> tuple[int | None, int]:
-        best_id, best_length = None, 0
-        limit = len(tokens) - 1
+    def _lease_prefix(self, source: _Source | None) -> Lease | None:
+        if source is None:
+            target_id = self._empty_id()
+            return None if target_id is None else self._hand_out(target_id)
+        sequence_id, length = source.sequence_id, source.plan.prefix
+        base = self._bases[sequence_id]
+        if not base.in_use and length == len(base.tokens):
+            return self._hand_out(sequence_id)
+        target_id = self._empty_id(spare=sequence_id)
+        if target_id is not None:
+            self._share(sequence_id, target_id, length)
+            return self._hand_out(target_id)
+        if base.in_use:
+            return None
+        self._cut(sequence_id, length)
+        return self._hand_out(sequence_id)
+
+    def _best_prefix(self, tokens: Sequence[int], policy: Policy) -> _Source | None:
+        """The base with the longest start in common, in use or not."""
+        best: _Source | None = None
         for sequence_id, base in enumerate(self._bases):
-            length = min(common_prefix(base.tokens, tokens), limit)
-            if length <= best_length:
+            length = min(common_prefix(base.tokens, tokens), len(tokens) - 1)
+            if policy is Policy.EXACT:
+                length = min(length, base.num_exact)
+            if length <= (best.plan.prefix if best else 0):
                 continue
             if self._runner.can_resume(sequence_id, length, len(base.tokens)):
-                best_id, best_length = sequence_id, length
-        return best_id, best_length
+                best = _Source(sequence_id, ReusePlan(length))
+        return best
+
+    def _best_edit(self, tokens: Sequence[int], policy: Policy) -> _Source | None:
+        """The idle base of which the most can be kept by moving chunks."""
+        if policy is Policy.EXACT or not self._scratch_ids:
+            return None
+        best: _Source | None = None
+        for sequence_id, base in enumerate(self._bases):
+            if base.in_use or not base.tokens:
+                continue
+            plan = plan_reuse(base.tokens, tokens, policy)
+            if plan.chunks and plan.num_reused() > (best.plan.num_reused() if best else 0):
+                best = _Source(sequence_id, plan)
+        return best
+
+    def _edit(self, sequence_id: int, plan: ReusePlan) -> bool:
+        """Cuts an idle base to the plan's prefix and parks its chunks at their new positions.
+
+        False, and nothing done, if a running sequence shares a cell that would have to move.
+        """
+        base = self._bases[sequence_id]
+        moving = [chunk for chunk in plan.chunks if chunk.shift]
+        if not self._own_cells(sequence_id, moving):
+            return False
+        scratch_id = self._scratch_ids.pop()
+        parked = []
+        for source, target, length in plan.chunks:
+            self._runner.copy(sequence_id, scratch_id, source, source + length)
+            cells = base.cells[source : source + length]
+            for cell in cells:
+                self._holders[cell] += 1
+            parked.append(Parked(target, base.tokens[source : source + length], cells))
+        self._cut(sequence_id, plan.prefix)
+        # Leftward moves first, from the left; then the others from the right: none lands on
+        # a chunk that has not moved yet.
+        left = [chunk for chunk in moving if chunk.shift < 0]
+        right = [chunk for chunk in reversed(moving) if chunk.shift > 0]
+        for chunk in [*left, *right]:
+            end = chunk.source + chunk.length
+            self._runner.shift(scratch_id, chunk.source, end, chunk.shift)
+        base.parked, base.scratch_id = parked, scratch_id
+        return True
+
+    def _own_cells(self, sequence_id: int, chunks: Sequence[Chunk]) -> bool:
+        """Makes the chunks' cells private to the base by dropping idle bases that share them."""
+        cells = self._bases[sequence_id].cells
+        wanted = {cell for c in chunks for cell in cells[c.source : c.source + c.length]}
+        sharers = [
+            (other_id, other)
+            for other_id, other in enumerate(self._bases)
+            if other_id != sequence_id and not wanted.isdisjoint(other.all_cells())
+        ]
+        if any(other.in_use for _, other in sharers):
+            return False
+        for other_id, _ in sharers:
+            self._clear(other_id)
+        return True
+
+    def _unpark(self, base: Base) -> None:
+        """Gives the scratch id back; chunks that were not attached are dropped."""
+        if base.scratch_id < 0:
+            return
+        self._runner.remove(base.scratch_id, 0)
+        for parked in base.parked:
+            self._let_go(parked.cells)
+        self._scratch_ids.append(base.scratch_id)
+        base.parked, base.scratch_id = [], -1
 
     def _empty_id(self, spare: int | None = None) -> int | None:
         """An id without tokens; the oldest idle base but ``spare`` is dropped if none is left."""
@@ -193,11 +332,11 @@ class KVCache:
         ]
         return min(idle)[1] if idle else None
 
-    def _hand_out(self, sequence_id: int, num_cached: int) -> Lease:
+    def _hand_out(self, sequence_id: int) -> Lease:
         base = self._bases[sequence_id]
         base.in_use = True
         self._touch(base)
-        return Lease(sequence_id, num_cached)
+        return Lease(sequence_id, len(base.tokens), base.num_exact)
 
     def _touch(self, base: Base) -> None:
         self._clock += 1
@@ -205,7 +344,8 @@ class KVCache:
 
     def _share(self, source_id: int, target_id: int, length: int) -> None:
         source, target = self._bases[source_id], self._bases[target_id]
-        self._runner.copy(source_id, target_id, length)
+        self._runner.copy(source_id, target_id, 0, length)
+        target.num_exact = min(source.num_exact, length)
         target.tokens = source.tokens[:length]
         target.cells = source.cells[:length]
         for cell in target.cells:
@@ -216,11 +356,15 @@ class KVCache:
     def _cut(self, sequence_id: int, length: int) -> None:
         base = self._bases[sequence_id]
         self._runner.remove(sequence_id, length)
-        for cell in base.cells[length:]:
+        self._let_go(base.cells[length:])
+        del base.tokens[length:], base.cells[length:]
+        base.num_exact = min(base.num_exact, length)
+
+    def _let_go(self, cells: Sequence[int]) -> None:
+        for cell in cells:
             self._holders[cell] -= 1
             if self._holders[cell] == 0:
                 self._free.append(cell)
-        del base.tokens[length:], base.cells[length:]
 
     def _clear(self, sequence_id: int) -> None:
         self._cut(sequence_id, 0)

@@ -15,7 +15,13 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from innkeeper.core import EngineStats, FinishReason, GenerateRequest, TokenLogprob
+from innkeeper.core import (
+    EngineStats,
+    FinishReason,
+    GenerateRequest,
+    SamplingParams,
+    TokenLogprob,
+)
 from innkeeper.core.frames import (
     Cancel,
     Delta,
@@ -27,6 +33,7 @@ from innkeeper.core.frames import (
 )
 from innkeeper.engine.kv_cache import KVCache
 from innkeeper.engine.reply import Released, ReplyText
+from innkeeper.engine.reuse import Policy
 from innkeeper.engine.runner import Logits, Runner
 from innkeeper.engine.scheduler import Batch, Scheduler, SliceSizer
 from innkeeper.engine.sequence import Sequence, Status
@@ -49,11 +56,19 @@ class Prepared(NamedTuple):
 class Engine:
     """One model, many requests. ``emit`` receives the frames of a step in one call."""
 
-    def __init__(self, runner: Runner, emit: Emit, *, max_slice_seconds: float = 0.25) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        emit: Emit,
+        *,
+        max_slice_seconds: float = 0.25,
+        kv_reuse: str = "auto",
+        idle_refresh: bool = True,
+    ) -> None:
         facts = runner.facts
         self.inbox: queue.SimpleQueue[Prepared | Cancel] = queue.SimpleQueue()
         self.runner = runner
-        self.cache = KVCache(runner, facts.num_pool)
+        self.cache = KVCache(runner, facts.num_pool, num_scratch=facts.max_sequences)
         self._emit = emit
         self._scheduler = Scheduler(
             self.cache,
@@ -65,7 +80,10 @@ class Engine:
         self._frames: list[msgspec.Struct] = []
         self._end_ids = frozenset(facts.end_ids)
         self._step_started = 0.0
-        self._num_steps = self._num_prompt = self._num_predicted = 0
+        self._kv_reuse = kv_reuse
+        self._refreshes_idle = idle_refresh
+        self._refresh: Sequence | None = None
+        self._num_steps = self._num_prompt = self._num_predicted = self._num_refreshed = 0
 
     def run(self) -> None:
         """Steps for ever; sleeps while there is nothing to do."""
@@ -78,6 +96,8 @@ class Engine:
         self._drain_inbox()
         self._step_started = time.perf_counter()
         batch = self._scheduler.schedule()
+        if batch is None and self._begin_refresh():
+            batch = self._scheduler.schedule()
         if batch is not None:
             self._forward(batch)
         elif self._scheduler.waiting:
@@ -92,7 +112,7 @@ class Engine:
         return EngineStats(
             seconds_in_step=time.perf_counter() - started if started else 0.0,
             num_steps=self._num_steps,
-            num_running=len(self._scheduler.running),
+            num_running=sum(not seq.is_refresh for seq in list(self._scheduler.running)),
             num_waiting=len(self._scheduler.waiting),
             num_cells_used=self.cache.num_used,
             num_cells=self.cache.num_cells,
@@ -100,6 +120,7 @@ class Engine:
             num_threads=self.runner.num_threads,
             prompt_tokens=self._num_prompt,
             predicted_tokens=self._num_predicted,
+            refreshed_tokens=self._num_refreshed,
         )
 
     # --- requests in -----------------------------------------------------------------------------
@@ -114,6 +135,7 @@ class Engine:
                 self._finish(sequence, "cancelled")
             self._flush()
             return
+        self._stop_refresh()
         try:
             self._add(message)
         except InnkeeperError as error:
@@ -151,6 +173,7 @@ class Engine:
             max_length=limit,
             sampler=sampler,
             reply=ReplyText(request.stop),
+            policy=Policy(request.kv_reuse or self._kv_reuse),
             leader=leader,
             truncated_n=prepared.truncated_n,
             probe=prepared.probe,
@@ -158,7 +181,45 @@ class Engine:
 
     def _sequences_of(self, request_id: int | None) -> list[Sequence]:
         every = [*self._scheduler.running, *self._scheduler.waiting]
-        return [seq for seq in every if request_id is None or seq.request_id == request_id]
+        return [
+            seq
+            for seq in every
+            if not seq.is_refresh and (request_id is None or seq.request_id == request_id)
+        ]
+
+    # --- idle work -------------------------------------------------------------------------------
+
+    def _begin_refresh(self) -> bool:
+        """Reads approximate cache again, exactly, while there is nothing else to do."""
+        if not self._refreshes_idle or self._scheduler.waiting:
+            return False
+        tokens = self.cache.stale_base()
+        if tokens is None:
+            return False
+        self._refresh = Sequence(
+            request_id=0,
+            index=0,
+            request=GenerateRequest(),
+            tokens=tokens,
+            num_prompt=len(tokens),
+            max_length=len(tokens),
+            sampler=self.runner.make_sampler(SamplingParams(), 0, ()),
+            reply=ReplyText(()),
+            is_refresh=True,
+        )
+        self._scheduler.add(self._refresh)
+        return True
+
+    def _stop_refresh(self) -> None:
+        """Makes way for a request; what was read stays as a base of its own."""
+        if self._refresh is not None:
+            self._end(self._refresh)
+            self._refresh = None
+
+    def _end_refresh(self, sequence: Sequence) -> None:
+        self._refresh = None
+        self._end(sequence)
+        self.cache.drop_stale(sequence.tokens)
 
     # --- one batch -------------------------------------------------------------------------------
 
@@ -190,10 +251,15 @@ class Engine:
     def _record(self, sequence: Sequence, count: int) -> None:
         start = sequence.num_cached
         self.cache.append(sequence.sequence_id, sequence.tokens[start : start + count])
-        sequence.num_cached += count
+        attached = self.cache.attach(sequence.sequence_id)
+        sequence.num_reused_approx += attached
+        sequence.num_cached += count + attached
         if sequence.status is Status.PREFILL:
             sequence.num_evaluated += min(count, max(0, sequence.num_prompt - start))
-            self._num_prompt += count
+            if sequence.is_refresh:
+                self._num_refreshed += count
+            else:
+                self._num_prompt += count
             if sequence.num_to_read == 0:
                 sequence.prefilled = sequence.prefilled or time.perf_counter()
                 sequence.status = Status.DECODE
@@ -207,6 +273,9 @@ class Engine:
 
     def _sample(self, sequence: Sequence, logits: Logits) -> None:
         """Chooses the next token, releases text, and finishes where that ends the reply."""
+        if sequence.is_refresh:
+            self._end_refresh(sequence)
+            return
         request = sequence.request
         wanted = request.logprobs
         logprobs = None if wanted is None else _log_softmax(logits)
@@ -305,6 +374,10 @@ class Engine:
 
     def _fail(self, sequence: Sequence, error: InnkeeperError) -> None:
         """Ends the whole request of ``sequence``."""
+        if sequence.is_refresh:
+            self._refresh = None
+            self._end(sequence, keep=False)
+            return
         for each in self._sequences_of(sequence.request_id):
             self._end(each, keep=False)
         self._frames.append(Failed(sequence.request_id, ErrorInfo.of(error)))

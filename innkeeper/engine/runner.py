@@ -54,13 +54,16 @@ class Sampler(Protocol):
 class Runner(Protocol):
     """One loaded model with one pool of KV cells shared by ``num_sequence_ids`` sequences.
 
-    Sequence ids are 0 .. num_sequence_ids-1. Positions of a sequence are 0 .. length-1 without
-    gaps. The caller checks every precondition named here: a broken one may end the process.
+    Sequence ids are 0 .. num_sequence_ids-1. Positions of a sequence that is evaluated are
+    0 .. length-1 without gaps. The caller checks every precondition named here: a broken one may
+    end the process.
     """
 
     facts: ModelFacts
     tokenizer: Tokenizer
     num_sequence_ids: int
+    can_edit: bool
+    """Whether ``shift`` works: positions can be rotated without evaluating the tokens again."""
     max_rows: int
     """Most rows of one ``forward``."""
     max_outputs: int
@@ -76,8 +79,12 @@ class Runner(Protocol):
         Raises: EngineError if the pool has no place; the sequences are then as before.
         """
 
-    def copy(self, source_id: int, target_id: int, length: int) -> None:
-        """Makes the empty ``target_id`` share the first ``length`` tokens of ``source_id``."""
+    def copy(self, source_id: int, target_id: int, start: int, end: int) -> None:
+        """Makes ``target_id``, which holds nothing there, share positions ``start`` to ``end``."""
+
+    def shift(self, sequence_id: int, start: int, end: int, delta: int) -> None:
+        """Moves positions ``start`` to ``end`` by ``delta``. Only where ``can_edit``, only cells
+        that no other sequence shares, and only to places that the sequence does not hold."""
 
     def remove(self, sequence_id: int, start: int) -> None:
         """Drops the tokens of ``sequence_id`` from position ``start`` on."""

@@ -103,7 +103,9 @@ class Scheduler:
             return False
         self.waiting.remove(sibling)
         sibling.sequence_id = sequence_id
-        sibling.num_cached = sibling.num_reused = leader.num_cached
+        sibling.num_cached = leader.num_cached
+        sibling.num_reused_approx = leader.num_reused_approx
+        sibling.num_reused = leader.num_cached - leader.num_reused_approx
         sibling.started = leader.prefilled
         sibling.status = Status.DECODE
         self.running.append(sibling)
@@ -130,13 +132,14 @@ class Scheduler:
         return needed <= self._cache.num_reclaimable()
 
     def _start(self, sequence: Sequence) -> bool:
-        lease = self._cache.lease(sequence.tokens)
+        lease = self._cache.lease(sequence.tokens, sequence.policy)
         if lease is None:
             return False
         self.waiting.remove(sequence)
-        sequence.sequence_id, sequence.num_cached = lease
+        sequence.sequence_id, sequence.num_cached, num_exact = lease
         if not sequence.started:
-            sequence.num_reused = min(lease.num_cached, sequence.num_prompt)
+            sequence.num_reused = min(num_exact, sequence.num_prompt)
+            sequence.num_reused_approx = min(lease.num_cached, sequence.num_prompt) - num_exact
         sequence.started = sequence.started or time.perf_counter()
         sequence.status = Status.PREFILL
         self.running.append(sequence)
@@ -150,7 +153,9 @@ class Scheduler:
         for sequence in self.running:
             if sequence.status is Status.PREFILL:
                 room = self._max_rows - len(batch.rows)
-                batch.num_prefill = min(sequence.num_to_read, self._sizer.num_tokens, room)
+                stop = self._cache.next_stop(sequence.sequence_id) or len(sequence.tokens)
+                gap = stop - sequence.num_cached
+                batch.num_prefill = min(gap, self._sizer.num_tokens, room)
                 _add_rows(batch, sequence, batch.num_prefill)
                 break
         return batch

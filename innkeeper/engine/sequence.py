@@ -7,6 +7,7 @@ from enum import Enum, auto
 from innkeeper.core import GenerateRequest, Timings
 from innkeeper.core.frames import Probe
 from innkeeper.engine.reply import ReplyText
+from innkeeper.engine.reuse import Policy
 from innkeeper.engine.runner import Sampler
 
 
@@ -30,9 +31,12 @@ class Sequence:
     """Tokens at which the reply ends with ``length``."""
     sampler: Sampler
     reply: ReplyText
+    policy: Policy = Policy.EXACT
     leader: "Sequence | None" = None
     """The choice whose prompt this one shares; it waits until that prompt is read."""
     truncated_n: int = 0
+    is_refresh: bool = False
+    """Idle work: an exact copy of a base that came over an edit. Nobody waits for it."""
     probe: Probe | None = None
     """Set where the next-token distribution is asked for, not a reply."""
 
@@ -41,7 +45,9 @@ class Sequence:
     num_cached: int = 0
     """Tokens of ``tokens`` that are in the KV cache."""
     num_reused: int = 0
-    """Prompt tokens that this choice did not have to evaluate."""
+    """Prompt tokens whose cache was reused exactly."""
+    num_reused_approx: int = 0
+    """Prompt tokens whose cache was reused over an edit."""
     num_evaluated: int = 0
     """Prompt tokens evaluated for this choice, those read again after a preemption included."""
     arrived: float = field(default_factory=time.perf_counter)
@@ -64,6 +70,7 @@ class Sequence:
         return Timings(
             prompt_n=self.num_evaluated,
             cache_n=self.num_reused,
+            cache_approx_n=self.num_reused_approx,
             prompt_ms=(prefilled - started) * 1000,
             predicted_n=self.num_generated,
             predicted_ms=(now - prefilled) * 1000 if self.prefilled else 0.0,

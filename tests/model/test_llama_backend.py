@@ -15,6 +15,7 @@ from innkeeper.core import EngineConfig, GenerateRequest, SamplingParams
 from innkeeper.core.frames import Cancel, Delta, Finished
 from innkeeper.engine.loop import Engine, Prepared
 from innkeeper.engine.prompt import tokenize_prompt
+from innkeeper.engine.runner import Row
 from innkeeper.errors import UnsupportedModelError
 
 NAMES = ("llama", "llama-q8_0", "qwen2", "gemma3", "mixtral", "mamba")
@@ -54,7 +55,12 @@ class Session:
         )
         self.runner: LlamaRunner = backend.load(config, lambda fraction: None)
         self.frames: list[Any] = []
-        self.engine = Engine(self.runner, self.frames.extend)
+        self.engine = Engine(
+            self.runner,
+            self.frames.extend,
+            kv_reuse=config.kv_reuse,
+            idle_refresh=config.idle_refresh,
+        )
         self._next_id = 0
 
     def submit(self, prompt: str | Sequence[int], **fields: Any) -> int:
@@ -236,6 +242,74 @@ def test_sliding_window_forgets_and_reads_again(
     session.run()
     expected = reference(tiny_gemma3, long_prompt[: len(long_prompt) // 2])
     assert_same_or_near_tie(session.tokens(again), expected)
+
+
+MESSAGES = tuple(
+    f"Guest {n}: The road from the {word} was long, and I saw {n + 3} {word} birds on it.\n"
+    f"Mira: Then sit, and tell me of the {word} while I pour you some {word} ale.\n"
+    for n, word in enumerate(("mill", "ford", "castle", "bridge", "chapel", "harbour", "moor"))
+)
+CARD = "Mira keeps the Lantern, an inn at the ford. She is quick, kind and curious.\n" * 2
+
+
+@pytest.mark.parametrize("policy", ["auto", "fast", "turbo"])
+def test_edits_never_break_any_model(
+    model_path: Path, open_session: Callable[..., Session], policy: str
+) -> None:
+    """Messages fall out, lore comes and goes, the card is swapped: on models that can shift and
+    on those that cannot."""
+    session = open_session(model_path, num_ctx=1024, num_pool=3072, kv_reuse=policy)
+    rng = np.random.default_rng(3)
+    for turn in range(12):
+        card = CARD if rng.random() < 0.8 else CARD.replace("Mira", "Bram")
+        lore = PROMPTS[1] if rng.random() < 0.4 else ""
+        window = MESSAGES[max(0, turn % 7 - 3) : turn % 7 + 1]
+        session.submit(card + lore + "".join(window), max_tokens=int(rng.integers(0, 12)))
+        for _ in range(int(rng.integers(1, 8))):
+            session.engine.step()
+        session.engine.cache.check()
+    session.run()
+    session.engine.cache.check()
+    ends = [f for f in session.frames if isinstance(f, Finished)]
+    assert len(ends) == 12
+    assert session.runner.can_edit == any(end.timings.cache_approx_n for end in ends)
+
+
+def test_exact_again_after_idle_time(
+    tiny_llama: Path, open_session: Callable[..., Session]
+) -> None:
+    session = open_session(tiny_llama, kv_reuse="fast", kv_type_k="f32", kv_type_v="f32")
+    session.submit(CARD + "".join(MESSAGES[:5]), max_tokens=4)
+    session.run()
+    prompt = CARD + "".join(MESSAGES[2:6])
+    edited = session.submit(prompt, max_tokens=0)
+    session.run()
+    assert session.finished(edited).timings.cache_approx_n > 100
+    refreshed = session.submit(prompt, logprobs=0)
+    session.run()
+    assert session.finished(refreshed).timings.cache_approx_n == 0
+    assert session.finished(refreshed).timings.prompt_n == 1
+    expected = reference(tiny_llama, prompt, llama_cpp.GGML_TYPE_F32)
+    assert_same_or_near_tie(session.tokens(refreshed), expected)
+
+
+def test_keys_moved_there_and_back_are_the_same(
+    tiny_llama: Path, open_session: Callable[..., Session]
+) -> None:
+    """A shift there and back leaves the logits as they were, but for rounding."""
+    session = open_session(tiny_llama, kv_type_k="f32", kv_type_v="f32", idle_refresh=False)
+    runner = session.runner
+    tokens = runner.tokenizer.encode(CARD + MESSAGES[0], add_special=True, parse_special=True)
+    rows = [Row(t, i, 0, False) for i, t in enumerate(tokens)]
+    for start in range(0, len(rows), runner.max_rows):
+        runner.forward(rows[start : start + runner.max_rows])
+    last = len(tokens)
+    before = runner.forward([Row(5, last, 0, True)])[0].copy()
+    runner.remove(0, last)
+    runner.shift(0, 0, last, 300)
+    runner.shift(0, 300, 300 + last, -300)
+    after = runner.forward([Row(5, last, 0, True)])[0]
+    assert np.abs(after - before).max() < 1e-3
 
 
 def test_seed_reproduces_through_every_native_step(

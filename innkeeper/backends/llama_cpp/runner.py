@@ -61,6 +61,8 @@ class LlamaRunner:
         facts: ModelFacts,
         tokenizer: LlamaTokenizer,
         tuner: ThreadTuner,
+        *,
+        is_editable: bool = True,
     ) -> None:
         self.facts = facts
         self.tokenizer = tokenizer
@@ -77,6 +79,7 @@ class LlamaRunner:
         self._has_state = bool(
             lib.llama_model_is_recurrent(model) or lib.llama_model_is_hybrid(model)
         )
+        self.can_edit = is_editable and self._num_swa == 0 and not self._has_state
         vocab = lib.llama_model_get_vocab(model)
         self._steps = native_steps(vocab, facts.num_vocab, facts.num_ctx)
 
@@ -102,9 +105,13 @@ class LlamaRunner:
         self._tuner.observe(len(rows), time.perf_counter() - started)
         return outputs
 
-    def copy(self, source_id: int, target_id: int, length: int) -> None:
-        end = _TO_THE_END if self._has_state else length
-        lib.llama_memory_seq_cp(self._memory, source_id, target_id, 0, end)
+    def copy(self, source_id: int, target_id: int, start: int, end: int) -> None:
+        if self._has_state:
+            start, end = 0, _TO_THE_END
+        lib.llama_memory_seq_cp(self._memory, source_id, target_id, start, end)
+
+    def shift(self, sequence_id: int, start: int, end: int, delta: int) -> None:
+        lib.llama_memory_seq_add(self._memory, sequence_id, start, end, delta)
 
     def remove(self, sequence_id: int, start: int) -> None:
         if not lib.llama_memory_seq_rm(self._memory, sequence_id, start, _TO_THE_END):

@@ -6,7 +6,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from innkeeper.backends.fake import FakeRunner
 from innkeeper.core import EngineConfig
-from innkeeper.engine.kv_cache import KVCache, Lease, common_prefix
+from innkeeper.engine.kv_cache import KVCache, Lease
+from innkeeper.engine.reuse import Policy, common_prefix
+from innkeeper.engine.runner import Row
 
 
 def make(num_cells: int = 100, num_ids: int = 4) -> tuple[KVCache, FakeRunner]:
@@ -20,17 +22,24 @@ def make(num_cells: int = 100, num_ids: int = 4) -> tuple[KVCache, FakeRunner]:
         max_kept=0,
     )
     runner = FakeRunner(config)
-    return KVCache(runner, num_cells), runner
+    return KVCache(runner, num_cells, num_scratch=num_ids), runner
+
+
+def evaluate(cache: KVCache, runner: FakeRunner, sequence_id: int, tokens: list[int]) -> bool:
+    """Evaluates ``tokens`` at the sequence's end; False if the pool is full."""
+    if not cache.make_room(len(tokens)):
+        return False
+    start = cache.length(sequence_id)
+    runner.forward([Row(t, start + i, sequence_id, False) for i, t in enumerate(tokens)])
+    cache.append(sequence_id, tokens)
+    return True
 
 
 def read(cache: KVCache, runner: FakeRunner, tokens: list[int]) -> Lease:
     """Leases an id for ``tokens`` and evaluates the rest of them."""
     lease = cache.lease(tokens)
     assert lease is not None
-    rest = tokens[lease.num_cached :]
-    assert cache.make_room(len(rest))
-    runner.sequences[lease.sequence_id].extend(rest)
-    cache.append(lease.sequence_id, rest)
+    assert evaluate(cache, runner, lease.sequence_id, tokens[lease.num_cached :])
     return lease
 
 
@@ -51,7 +60,7 @@ def test_finished_chat_is_taken_over_whole() -> None:
     cache, runner = make()
     first = read(cache, runner, [1, 2, 3, 4])
     cache.release(first.sequence_id)
-    assert cache.lease([1, 2, 3, 4, 5]) == Lease(first.sequence_id, 4)
+    assert cache.lease([1, 2, 3, 4, 5]) == Lease(first.sequence_id, 4, 4)
 
 
 def test_the_last_token_is_always_evaluated_again() -> None:
@@ -97,40 +106,55 @@ def test_no_lease_when_every_id_is_in_use() -> None:
     assert cache.lease([3]) is None
 
 
+def chats() -> st.SearchStrategy[list[int]]:
+    """Prompts that are edits of each other: messages of 40 tokens, some left out."""
+    message = st.integers(0, 5).map(lambda n: [n * 100 + i for i in range(40)])
+    note = st.just([7]) | st.just([8, 9, 8])
+    return st.lists(message | note, min_size=1, max_size=4).map(
+        lambda parts: [token for part in parts for token in part]
+    )
+
+
 class Account(RuleBasedStateMachine):
     """Random chats over a small pool: the account always agrees with itself and the runner."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.cache, self.runner = make(num_cells=40, num_ids=3)
+        self.cache, self.runner = make(num_cells=400, num_ids=3)
         self.open: list[int] = []
 
-    @rule(tokens=st.lists(st.integers(0, 1), min_size=1, max_size=12))
-    def begin(self, tokens: list[int]) -> None:
-        lease = self.cache.lease(tokens)
+    @rule(tokens=chats(), policy=st.sampled_from(Policy), stop_after=st.integers(0, 200))
+    def begin(self, tokens: list[int], policy: Policy, stop_after: int) -> None:
+        lease = self.cache.lease(tokens, policy)
         if lease is None:
             assert len(self.open) == 3
             return
-        assert self.runner.sequences[lease.sequence_id] == tokens[: lease.num_cached]
         self.open.append(lease.sequence_id)
-        self.extend(lease.sequence_id, tokens[lease.num_cached :])
-
-    def extend(self, sequence_id: int, tokens: list[int]) -> None:
-        if self.cache.make_room(len(tokens)):
-            self.runner.sequences[sequence_id].extend(tokens)
-            self.cache.append(sequence_id, tokens)
+        while (length := self.cache.length(lease.sequence_id)) < len(tokens):
+            assert self.runner.tokens(lease.sequence_id)[:length] == tokens[:length]
+            stop = self.cache.next_stop(lease.sequence_id) or len(tokens)
+            if length >= stop_after or not evaluate(
+                self.cache, self.runner, lease.sequence_id, tokens[length:stop]
+            ):
+                return
+            self.cache.attach(lease.sequence_id)
+        assert self.runner.tokens(lease.sequence_id) == tokens
 
     @precondition(lambda self: self.open)
     @rule(data=st.data(), token=st.integers(0, 1))
     def decode(self, data: st.DataObject, token: int) -> None:
-        self.extend(data.draw(st.sampled_from(self.open)), [token])
+        sequence_id = data.draw(st.sampled_from(self.open))
+        if self.cache.next_stop(sequence_id) is None:
+            evaluate(self.cache, self.runner, sequence_id, [token])
 
     @precondition(lambda self: self.open)
     @rule(data=st.data())
     def fork(self, data: st.DataObject) -> None:
-        copy_id = self.cache.fork(data.draw(st.sampled_from(self.open)))
-        if copy_id is not None:
-            self.open.append(copy_id)
+        sequence_id = data.draw(st.sampled_from(self.open))
+        if self.cache.next_stop(sequence_id) is None:
+            copy_id = self.cache.fork(sequence_id)
+            if copy_id is not None:
+                self.open.append(copy_id)
 
     @precondition(lambda self: self.open)
     @rule(data=st.data(), keep=st.booleans())
@@ -142,9 +166,11 @@ class Account(RuleBasedStateMachine):
     @invariant()
     def adds_up(self) -> None:
         self.cache.check()
-        for sequence_id, tokens in enumerate(self.runner.sequences):
-            assert self.cache.length(sequence_id) == len(tokens)
+        assert self.cache.num_used == self.runner.num_cells_used()
+        for sequence_id in range(3):
+            held = len(self.runner.tokens(sequence_id))
+            assert self.cache.length(sequence_id) == held
 
 
 TestAccount = Account.TestCase
-TestAccount.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestAccount.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

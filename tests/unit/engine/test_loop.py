@@ -98,6 +98,73 @@ def test_running_sequence_shares_its_prefix(bench: Bench) -> None:
     assert bench.finished(other).timings.cache_n == len(card) + 1
 
 
+CARD = "Mira keeps the Lantern, an inn at the ford; she is quick, kind and curious. " * 2
+CHAT = [
+    f"Guest {n} says that the road to the {n}th milestone is long and dark.\n" for n in range(9)
+]
+
+
+def test_edited_prompt_evaluates_the_edit_alone(bench: Bench) -> None:
+    bench.submit(CARD + "".join(CHAT[:5]), max_tokens=1)
+    bench.run()
+    prompt = CARD + "".join(CHAT[2:6])
+    request_id = bench.submit(prompt, max_tokens=1, kv_reuse="fast")
+    bench.run()
+    timings = bench.finished(request_id).timings
+    assert timings.cache_n >= len(CARD)
+    assert timings.cache_approx_n > 2 * len(CHAT[0])
+    assert timings.prompt_n <= len(CHAT[0]) + 2 * 16 + 10
+    assert timings.prompt_n + timings.cache_n + timings.cache_approx_n == len(prompt) + 1
+
+
+def test_exact_policy_never_reuses_over_an_edit(bench: Bench) -> None:
+    bench.submit(CARD + "".join(CHAT[:5]), max_tokens=1)
+    bench.run()
+    request_id = bench.submit(CARD + "".join(CHAT[2:6]), max_tokens=1, kv_reuse="exact")
+    bench.run()
+    assert bench.finished(request_id).timings.cache_approx_n == 0
+
+
+def test_idle_time_makes_the_cache_exact_again(bench: Bench) -> None:
+    bench.submit(CARD + "".join(CHAT[:5]), max_tokens=1)
+    bench.run()
+    prompt = CARD + "".join(CHAT[2:6])
+    bench.submit(prompt, max_tokens=1, kv_reuse="fast")
+    bench.run()  # until the engine rests, refreshed
+    assert bench.engine.stats().refreshed_tokens > 0
+    request_id = bench.submit(prompt, max_tokens=1, kv_reuse="exact")
+    bench.run()
+    timings = bench.finished(request_id).timings
+    assert (timings.cache_n, timings.prompt_n) == (len(prompt), 1)
+
+
+def test_refresh_makes_way_for_a_request_within_one_step(make_bench: MakeBench) -> None:
+    bench = make_bench(options={"prefill_per_second": "1000"})
+    bench.submit(CARD + "".join(CHAT[:5]), max_tokens=1)
+    bench.run()
+    edited = bench.submit(CARD + "".join(CHAT[2:6]), max_tokens=1, kv_reuse="fast")
+    while not any(isinstance(f, Finished) and f.id == edited for f in bench.frames):
+        bench.engine.step()
+    bench.engine.step()  # begins the refresh
+    request_id = bench.submit("hi", max_tokens=1)
+    bench.engine.step()
+    assert bench.finished(request_id).reason == "length"
+    bench.run()
+    bench.engine.cache.check()
+
+
+def test_edit_is_cancelled_without_a_trace(bench: Bench) -> None:
+    bench.submit(CARD + "".join(CHAT[:5]), max_tokens=1)
+    bench.run()
+    request_id = bench.submit(CARD + "x" * 90 + "".join(CHAT[2:6]), kv_reuse="turbo")
+    bench.engine.step()
+    bench.cancel(request_id)
+    bench.run()
+    bench.engine.cache.check()
+    bench.engine.cache.drop_idle()
+    assert bench.runner.num_cells_used() == 0
+
+
 def test_choices_share_the_prompt(bench: Bench) -> None:
     request_id = bench.submit("Choose!", n=3, max_tokens=4, sampling=SamplingParams(seed=1))
     bench.run()
@@ -238,10 +305,10 @@ def test_no_cell_leaks_after_random_submits_and_cancels(make_bench: MakeBench, s
     for _ in range(200):
         action = rng.random()
         if action < 0.4:
-            prompt = rng.choice(cards) + "x" * rng.randrange(60)
-            open_ids.append(
-                bench.submit(prompt, n=rng.randrange(1, 4), max_tokens=rng.randrange(40))
-            )
+            prompt = rng.choice(cards) + "".join(rng.sample(CHAT[:3], rng.randrange(3)))[:130]
+            reuse = rng.choice(["exact", "auto", "fast", "turbo"])
+            count, limit = rng.randrange(1, 4), rng.randrange(40)
+            open_ids.append(bench.submit(prompt, n=count, max_tokens=limit, kv_reuse=reuse))
         elif action < 0.6 and open_ids:
             bench.cancel(open_ids.pop(rng.randrange(len(open_ids))))
         else:
@@ -250,4 +317,4 @@ def test_no_cell_leaks_after_random_submits_and_cancels(make_bench: MakeBench, s
     bench.run()
     bench.engine.cache.drop_idle()
     assert bench.engine.cache.num_used == 0
-    assert not any(bench.runner.sequences)
+    assert bench.runner.num_cells_used() == 0
