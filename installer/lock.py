@@ -24,6 +24,8 @@ OPTIONS += ["--no-annotate", "--no-header", "--quiet"]
 def compile_lock(target: Path, arguments: list[str], requirements: list[str] | None = None) -> None:
     """Resolves ``arguments`` (or ``requirements``, given on stdin) into ``target``."""
     command = [sys.executable, "-m", "uv", "pip", "compile", *OPTIONS, *arguments]
+    # a resolution replaces uv's copy of llama-cpp-python, and with it the wheel compiled from it
+    command += ["--cache-dir", str(ROOT / ".setup" / "lock-cache")]
     stdin = None if requirements is None else "\n".join(requirements)
     command += [] if stdin is None else ["-"]
     subprocess.run(
