@@ -1,0 +1,1 @@
+"""The demo model: its training text, tokenizer, network, training, evaluation and export."""
