@@ -1,0 +1,187 @@
+"""How much of a recorded chat each server reads again, and how long the first token takes.
+
+    python -m benchmarks.chat_replay TRACE.jsonl --model MODEL.gguf
+    python -m benchmarks.chat_replay TRACE.jsonl --model MODEL.gguf --llama-server PATH
+
+TRACE has one JSON object a line, in the order of the chat, with at least ``prompt`` (text). Each
+prompt is sent to ``/v1/completions`` with ``max_tokens`` 1; the replies are those of the recording,
+so each is new text to every server. The table counts the tokens that each server says it
+evaluated, less those of the reply before, which no cache could hold.
+
+Ours runs once in each policy of ``kv_reuse``; llama-server as it starts by default and with its
+``--cache-reuse``, at the same context, threads and KV type.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from statistics import mean, median
+from typing import Any, NamedTuple
+
+import httpx
+
+from benchmarks.report import Table
+
+
+class Turn(NamedTuple):
+    evaluated: int
+    approximate: int
+    reply: int
+    """Tokens of the reply before, new to every server."""
+    first_token_seconds: float
+
+
+def reply_before(previous: str, prompt: str) -> str:
+    """The recorded reply to ``previous``, found in the next prompt; empty if it is not there."""
+    tail = previous[-80:]
+    start = prompt.rfind(tail)
+    if start < 0:
+        return ""
+    start += len(tail)
+    end = prompt.find("\nUser:", start)
+    return prompt[start : end if end >= 0 else len(prompt)]
+
+
+async def first_token(client: httpx.AsyncClient, prompt: str) -> tuple[float, dict[str, Any]]:
+    """Seconds to the first text, and the ``timings`` of the last chunk."""
+    body = {
+        "prompt": prompt,
+        "max_tokens": 1,
+        "temperature": 0,
+        "stream": True,
+        "ban_eos_token": True,
+        "cache_prompt": True,
+        "timings_per_token": True,
+    }
+    started, seconds, timings = time.perf_counter(), 0.0, {}
+    async with client.stream("POST", "/v1/completions", json=body) as response:
+        response.raise_for_status()
+        async for line in response.aiter_lines():
+            if not line.startswith("data: {"):
+                continue
+            chunk = json.loads(line[6:])
+            if not seconds and chunk["choices"] and chunk["choices"][0].get("text"):
+                seconds = time.perf_counter() - started
+            timings = chunk.get("timings") or timings
+    return seconds, timings
+
+
+async def replay(url: str, prompts: Sequence[str], pause: float) -> list[Turn]:
+    turns = []
+    async with httpx.AsyncClient(base_url=url, timeout=600) as client:
+        for index, prompt in enumerate(prompts):
+            reply = reply_before(prompts[index - 1], prompt) if index else ""
+            reply_tokens = await count_tokens(client, reply) if reply else 0
+            seconds, timings = await first_token(client, prompt)
+            approximate = timings.get("cache_approx_n", 0)
+            turns.append(Turn(timings["prompt_n"], approximate, reply_tokens, seconds))
+            await asyncio.sleep(pause)
+    return turns
+
+
+async def count_tokens(client: httpx.AsyncClient, text: str) -> int:
+    """By whichever of the two token routes the server has."""
+    response = await client.post("/v1/internal/token-count", json={"text": text})
+    if response.status_code == 200:
+        return int(response.json()["length"])
+    response = await client.post("/tokenize", json={"content": text})
+    return len(response.raise_for_status().json()["tokens"])
+
+
+@contextlib.asynccontextmanager
+async def server(command: Sequence[str], url: str, home: str) -> AsyncIterator[None]:
+    """Runs ``command`` until the block ends; waits until ``/health`` says ok."""
+    with open(os.path.join(home, "server.log"), "ab") as log:
+        process = await asyncio.create_subprocess_exec(
+            *command, stdout=log, stderr=log, env={**os.environ, "INNKEEPER_HOME": home}
+        )
+    try:
+        async with httpx.AsyncClient() as client:
+            while process.returncode is None:
+                with contextlib.suppress(httpx.TransportError):
+                    if (await client.get(url + "/health")).status_code == 200:
+                        break
+                await asyncio.sleep(0.2)
+        if process.returncode is not None:
+            sys.exit(f"{command[0]} ended with {process.returncode}")
+        yield
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGTERM)
+        await process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def commands(args: argparse.Namespace, port: int) -> dict[str, list[str]]:
+    """By name, the servers to compare."""
+    threads = ["--threads", str(args.threads)]
+    ours = [
+        *(sys.executable, "-m", "innkeeper", "up", args.model, "--no-ui", "--yes"),
+        *("--ctx", str(args.ctx), "--pool", str(args.pool), "--api-port", str(port), *threads),
+    ]
+    found = {f"innkeeper {p}": [*ours, "--kv-reuse", p] for p in args.policies.split(",")}
+    if args.llama_server:
+        peer = [args.llama_server, "-m", args.model, "-c", str(args.ctx), "--port", str(port)]
+        peer += [*threads, "-np", "1"]
+        found["llama-server"] = peer
+        found["llama-server --cache-reuse 1"] = [*peer, "--cache-reuse", "1"]
+        found["llama-server --cache-reuse 256"] = [*peer, "--cache-reuse", "256"]
+    return found
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("trace", type=Path)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--ctx", type=int, default=4096)
+    parser.add_argument("--pool", type=int, default=8192)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--policies", default="exact,auto,fast")
+    parser.add_argument("--pause", type=float, default=0.0, help="seconds between turns")
+    parser.add_argument("--turns", type=int, default=1000)
+    parser.add_argument("--skip", type=int, default=5, help="turns before the chat is full")
+    parser.add_argument("--llama-server", help="its binary")
+    args = parser.parse_args()
+    lines = args.trace.read_text().splitlines()[: args.turns]
+    prompts = [json.loads(line)["prompt"] for line in lines]
+    table = Table(
+        *("server", "evaluated a turn: mean", "median", "p90", "approximate, mean"),
+        *("first token: mean s", "median s"),
+    )
+    port = free_port()
+    for name, command in commands(args, port).items():
+        with tempfile.TemporaryDirectory() as home:
+            url = f"http://127.0.0.1:{port}"
+            async with server(command, url, home):
+                turns = (await replay(url, prompts, args.pause))[args.skip :]
+        new = sorted(max(0, turn.evaluated - turn.reply) for turn in turns)
+        seconds = [turn.first_token_seconds for turn in turns]
+        table.add(
+            name,
+            f"{mean(new):.0f}",
+            f"{median(new):.0f}",
+            f"{new[int(0.9 * (len(new) - 1))]}",
+            f"{mean(turn.approximate for turn in turns):.0f}",
+            f"{mean(seconds):.2f}",
+            f"{median(seconds):.2f}",
+        )
+        print(name, "done", file=sys.stderr)
+    print(table.markdown(f"{len(prompts)} turns, {args.pause:g} s between them"))
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
