@@ -48,7 +48,9 @@ class ServerProcess:
         if not self.ready_line:
             self.process.kill()
             self.process.wait()
-            raise AssertionError(f"the server did not get ready:\n{self.log}")
+            log = self.log
+            self._close()
+            raise AssertionError(f"the server did not get ready:\n{log}")
         return self
 
     def __exit__(
@@ -59,9 +61,7 @@ class ServerProcess:
     ) -> None:
         if self.process.poll() is None:
             self.stop()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-        self._log.close()
+        self._close()
 
     @property
     def log(self) -> str:
@@ -83,6 +83,11 @@ class ServerProcess:
             self.process.kill()
             self.process.wait()
             raise AssertionError(f"the server did not stop:\n{self.log}") from None
+
+    def _close(self) -> None:
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        self._log.close()
 
     def _first_line(self) -> str:
         """The first line of stdout; empty if it ends, or takes too long, before one."""
