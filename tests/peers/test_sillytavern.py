@@ -33,15 +33,18 @@ def test_every_operation_works_with_a_trained_model(
     harness: Path, stories: Path, home: Path, tmp_path: Path
 ) -> None:
     with ServerProcess(home, str(stories), "--ctx", "8192") as server:
-        ops = "send,regenerate,swipe,continue,impersonate"
-        drive(harness, server, tmp_path, "--stream", "both", "--ops", ops, "--max-tokens", "200")
+        ops = ("--stream", "both", "--ops", "send,regenerate,swipe,continue,impersonate")
+        drive(harness, server, tmp_path, *ops, "--max-tokens", "200")
         assert server.stop() == 0
 
 
-def test_stop_ends_a_reply_that_is_being_written(
+def test_every_operation_and_stop_work_with_a_model_of_real_size(
     harness: Path, model_1b: Path, home: Path, tmp_path: Path
 ) -> None:
     with ServerProcess(home, str(model_1b), "--ctx", "8192") as server:
-        options = ("--stream", "both", "--ops", "send,stop", "--max-tokens", "400")
-        drive(harness, server, tmp_path, *options, "--stop-after", "8000")
+        ops = ("--stream", "both", "--ops", "send,regenerate,swipe,continue,impersonate")
+        drive(harness, server, tmp_path, *ops, "--max-tokens", "40")
+        # the prompt is in the cache by now, so the reply has begun when it is stopped
+        stop = ("--stream", "both", "--ops", "stop", "--stop-after", "5000")
+        drive(harness, server, tmp_path, *stop, "--max-tokens", "2000")
         assert server.stop() == 0
