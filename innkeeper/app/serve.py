@@ -119,6 +119,8 @@ def _make_models(settings: Settings, home: Home) -> Models:
         kv_type_k=settings.kv_type,
         kv_type_v=settings.kv_type,
         num_threads=settings.threads,
+        kv_reuse=settings.kv_reuse,
+        idle_refresh=not settings.no_idle_refresh,
         options=_options(settings),
     )
     limits = LinkLimits(hung_seconds=settings.engine_hang_seconds)

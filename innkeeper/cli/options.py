@@ -15,7 +15,16 @@ Command = Callable[..., None]
 
 _SERVER = "Server"
 _PANELS = {
-    "Model and memory": ("ctx", "pool", "parallel", "gpu_layers", "kv_type", "threads", "kv_reuse"),
+    "Model and memory": (
+        "ctx",
+        "pool",
+        "parallel",
+        "gpu_layers",
+        "kv_type",
+        "threads",
+        "kv_reuse",
+        "no_idle_refresh",
+    ),
     "Reaching it": ("host", "api_port", "ui_port", "no_ui", "api_key", "api_key_file"),
     "Behaviour": ("home", "offline", "yes", "log_level"),
 }

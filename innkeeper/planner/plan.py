@@ -46,8 +46,8 @@ class Wishes:
 
     @property
     def num_sequence_ids(self) -> int:
-        """llama.cpp's ``n_seq_max``: those that generate and those that are kept."""
-        return self.max_sequences + self.max_kept
+        """llama.cpp's ``n_seq_max``, as ``EngineConfig.num_sequence_ids`` counts it."""
+        return 2 * self.max_sequences + self.max_kept
 
 
 @dataclass(frozen=True)

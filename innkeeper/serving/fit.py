@@ -69,7 +69,7 @@ def fits_beside(need: Need, hardware: Hardware) -> bool:
 def _settings(config: EngineConfig, hardware: Hardware) -> ContextSettings:
     """As the backend sets up its context."""
     on_gpu = bool(hardware.gpus) and config.num_gpu_layers != 0
-    num_sequences = config.max_sequences + config.max_kept
+    num_sequences = config.num_sequence_ids
     ubatch = config.max_ubatch or (_GPU_UBATCH if on_gpu else _CPU_UBATCH)
     flash = config.flash_attention
     if flash is None:

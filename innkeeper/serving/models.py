@@ -49,6 +49,8 @@ class EngineDefaults(Struct, frozen=True, kw_only=True):
     kv_type_k: str = "f16"
     kv_type_v: str = "f16"
     num_threads: int = 0
+    kv_reuse: str = "auto"
+    idle_refresh: bool = True
     max_ubatch: int = 0
     flash_attention: bool | None = None
     options: dict[str, str] = {}
