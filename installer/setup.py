@@ -10,6 +10,7 @@ from installer.llama import install_llama
 from installer.progress import Progress, StepError, say
 
 ROOT = Path(__file__).resolve().parent.parent
+_NETWORK = "a set-up downloads packages: is this computer online? ./start goes on from here"
 TEST_FOLDERS = ("tests/unit", "tests/model")
 
 
@@ -21,7 +22,9 @@ def main(arguments: list[str]) -> int:
         with environment.locked():
             set_up(environment, with_tests=wants_tests)
     except StepError as error:
-        say(error.help_text or str(error))
+        say(str(error))
+        if error.help_text:
+            say(error.help_text)
         return 1
     except SetupError as error:
         say(str(error))
@@ -70,7 +73,7 @@ def _once(
         wanted = digest(*(file.read_bytes() for file in files), str(environment.root).encode())
         if environment.state.get(key) == wanted:
             return
-        progress.run(label, command)
+        progress.run(label, command, help_text=_NETWORK)
         environment.remember(key, wanted)
 
     return run
