@@ -65,10 +65,15 @@ class Settings:
     kv_reuse: str = setting(
         "choice",
         "auto",
-        "What is kept of a prompt that changed in the middle: exact = the unchanged beginning;"
-        " auto = also what stands behind a deletion or an insertion; fast = behind a replacement"
-        " too; turbo = across another character card as well.",
-        choices=("exact", "auto", "fast", "turbo"),
+        "What is kept of a prompt that changed in the middle: exact = its unchanged beginning;"
+        " fast = also what moved, across every edit but another card; turbo = across that too;"
+        " auto = across the edits that were shown to do no harm.",
+        choices=("auto", "exact", "fast", "turbo"),
+    )
+    no_idle_refresh: bool = setting(
+        "switch",
+        False,
+        "Do not use idle time to read again, exactly, what was kept over an edit.",
     )
     host: str = setting(
         "text",
