@@ -263,6 +263,31 @@ def test_arguments_of_the_tests_are_passed_on(
     assert commands[1][3:] == ["tests/unit/test_layers.py::test_x", "-q"]
 
 
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (KeyboardInterrupt(), 130, "goes on from here"),
+        (SetupError("no compiler; run: x"), 1, "no compiler; run: x"),
+        (StepError("making .venv", Path("venv.log"), "run: apt y"), 1, "run: apt y"),
+    ],
+)
+def test_a_set_up_that_cannot_go_on_ends_with_one_clear_line(
+    error: BaseException,
+    code: int,
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*args: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr(setup, "ROOT", tmp_path)
+    monkeypatch.setattr(setup, "set_up", fail)
+    assert setup.main(["up"]) == code
+    assert words in capsys.readouterr().err.splitlines()[-1]
+
+
 # --- ./start ------------------------------------------------------------------------------------
 
 
