@@ -18,10 +18,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from innkeeper.core import EngineConfig, ModelFacts, SamplingParams
+from innkeeper.core import EngineConfig, ModelFacts
 from innkeeper.engine.runner import Logits, ProgressCallback, Row
-from innkeeper.engine.sampling import TokenSampler, build_sampler
-from innkeeper.errors import EngineError, EngineLoadError, InvalidRequestError
+from innkeeper.errors import EngineError, EngineLoadError
 
 NUM_BYTES = 256
 BOS, EOS = 256, 257
@@ -134,21 +133,6 @@ class FakeRunner:
 
     def can_resume(self, sequence_id: int, length: int, cached: int) -> bool:
         return True
-
-    def make_sampler(
-        self, params: SamplingParams, seed: int, prompt: Sequence[int]
-    ) -> TokenSampler:
-        for name, on in (
-            ("dry_multiplier", params.dry_multiplier > 0),
-            ("mirostat", params.mirostat != 0),
-            ("adaptive_target", params.adaptive_target >= 0),
-        ):
-            if on:
-                raise InvalidRequestError("the fake backend has no such sampler", field=name)
-        absent = ("dry", "mirostat", "adaptive_p")
-        return build_sampler(
-            params, seed, prompt, NUM_VOCAB, {name: lambda *_: None for name in absent}
-        )
 
     def close(self) -> None:
         pass

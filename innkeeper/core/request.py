@@ -16,25 +16,36 @@ WHOLE_CONTEXT = -1
 
 DEFAULT_SAMPLER_ORDER = (
     "penalties",
+    "encoder_repetition_penalty",
+    "no_repeat_ngram",
     "dry",
     "top_n_sigma",
     "top_k",
+    "top_a",
+    "tfs",
     "typical_p",
     "top_p",
     "min_p",
+    "epsilon_cutoff",
+    "eta_cutoff",
     "xtc",
     "temperature",
+    "quadratic_sampling",
+    "skew",
     "adaptive_p",
     "mirostat",
 )
-"""llama.cpp's order (its ``common/common.h``): truncation first, temperature after it."""
+"""llama.cpp's order (its ``common/common.h``), with the steps it lacks beside their kin: truncation
+first, temperature after it."""
 
 
 class SamplingParams(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How the next token is chosen. Every default means "off", so the default is plain sampling.
 
     ``order`` names the steps in the order in which they apply; a step whose parameters are off
-    costs nothing. Logit bias, bans and the end-token rules come before all steps, always.
+    costs nothing. ``penalties`` stands for ``repetition_penalty``, ``presence_penalty`` and
+    ``frequency_penalty``, as far as the order does not name them apart. Logit bias, bans and the
+    end-token rules come before all steps, always.
     """
 
     temperature: float = 1.0
@@ -42,18 +53,44 @@ class SamplingParams(Struct, frozen=True, kw_only=True, omit_defaults=True):
     dynatemp_range: float = 0.0
     """Entropy decides the temperature within ``temperature`` +- this."""
     dynatemp_exponent: float = 1.0
+    smoothing_factor: float = 0.0
+    """Quadratic sampling: how far logits below the best one are pushed down."""
+    smoothing_curve: float = 1.0
+    """Adds a cubic part to it; 1 = none."""
     top_k: int = 0
     top_p: float = 1.0
     min_p: float = 0.0
     typical_p: float = 1.0
+    top_a: float = 0.0
+    tfs: float = 1.0
+    """Tail-free sampling."""
+    epsilon_cutoff: float = 0.0
+    """A probability: less likely tokens are dropped. Oobabooga's field counts in 1e-4."""
+    eta_cutoff: float = 0.0
+    """A probability that entropy lowers. Oobabooga's field counts in 1e-4."""
     top_n_sigma: float = 0.0
     xtc_probability: float = 0.0
     xtc_threshold: float = 0.1
+    xtc_protect: bool = False
+    """XTC stands back where it would exclude the newline or an end token, as Oobabooga's does."""
+    skew: float = 0.0
+    """Above 0 favours the tail, below 0 the head."""
     repetition_penalty: float = 1.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     penalty_range: int = WHOLE_CONTEXT
     """Number of last tokens that the three penalties look at; 0 = none."""
+    repetition_slope: float = 1.0
+    """KoboldCpp's: part of ``repetition_penalty`` for tokens of the range's older half only."""
+    repetition_curve: float = 0.0
+    """KoboldAI's slope: how steeply the penalty rises from the range's oldest token to the newest;
+    0 = it does not."""
+    repetition_decay: int = 0
+    """Number of tokens before ``penalty_range`` over which the three penalties fade in."""
+    encoder_repetition_penalty: float = 1.0
+    """Above 1 favours the tokens of the prompt, below 1 avoids them."""
+    no_repeat_ngram: int = 0
+    """No sequence of this many tokens occurs twice."""
     dry_multiplier: float = 0.0
     dry_base: float = 1.75
     dry_allowed_length: int = 2
@@ -66,6 +103,7 @@ class SamplingParams(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Below 0 = off."""
     adaptive_decay: float = 0.9
     min_keep: int = 0
+    """Truncation leaves at least this many tokens."""
     order: tuple[str, ...] = DEFAULT_SAMPLER_ORDER
     logit_bias: dict[int, float] = {}
     """Added to the logits by token id; ``-inf`` bans."""

@@ -35,8 +35,10 @@ from innkeeper.engine.kv_cache import KVCache
 from innkeeper.engine.reply import Released, ReplyText
 from innkeeper.engine.reuse import Policy
 from innkeeper.engine.runner import Logits, Runner
+from innkeeper.engine.sampling import build_sampler
 from innkeeper.engine.scheduler import Batch, Scheduler, SliceSizer
 from innkeeper.engine.sequence import Sequence, Status
+from innkeeper.engine.vocabulary import Vocabulary
 from innkeeper.errors import EngineError, InnkeeperError
 
 Emit = Callable[[list[msgspec.Struct]], None]
@@ -68,6 +70,7 @@ class Engine:
         facts = runner.facts
         self.inbox: queue.SimpleQueue[Prepared | Cancel] = queue.SimpleQueue()
         self.runner = runner
+        self.vocabulary = Vocabulary(runner.tokenizer, facts.num_vocab, facts.end_ids)
         self.cache = KVCache(runner, facts.num_pool, num_scratch=facts.max_sequences)
         self._emit = emit
         self._scheduler = Scheduler(
@@ -160,7 +163,7 @@ class Engine:
     ) -> Sequence:
         request, num_prompt = prepared.request, len(prepared.tokens)
         seed %= _SEED_LIMIT
-        sampler = self.runner.make_sampler(request.sampling, seed, prepared.tokens)
+        sampler = build_sampler(request.sampling, seed, prepared.tokens, self.vocabulary)
         limit = self.runner.facts.num_ctx
         if request.max_tokens is not None:
             limit = min(limit, num_prompt + request.max_tokens)
@@ -203,7 +206,7 @@ class Engine:
             tokens=tokens,
             num_prompt=len(tokens),
             max_length=len(tokens),
-            sampler=self.runner.make_sampler(SamplingParams(), 0, ()),
+            sampler=build_sampler(SamplingParams(), 0, (), self.vocabulary),
             reply=ReplyText(()),
             is_refresh=True,
         )

@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from innkeeper.core import EngineConfig, ModelFacts, SamplingParams
+from innkeeper.core import EngineConfig, ModelFacts
 
 Logits = NDArray[np.float32]
 ProgressCallback = Callable[[float], None]
@@ -40,6 +40,9 @@ class Sampler(Protocol):
 
     def accept(self, token_id: int) -> None:
         """Adds a token of the reply to the history that penalties look at."""
+
+    def rewind(self, count: int) -> None:
+        """Takes the ``count`` newest tokens of the reply back."""
 
     def sample(self, logits: Logits) -> int:
         """The next token. May change ``logits`` (num_vocab,) in place."""
@@ -92,12 +95,6 @@ class Runner(Protocol):
     def can_resume(self, sequence_id: int, length: int, cached: int) -> bool:
         """Whether ``sequence_id``, of ``cached`` tokens, may be cut to its first ``length`` (and
         copied there). Sliding windows and recurrent states cannot always go back."""
-
-    def make_sampler(self, params: SamplingParams, seed: int, prompt: Sequence[int]) -> Sampler:
-        """A sampler for one choice, whose history begins with the tokens of ``prompt``.
-
-        Raises: InvalidRequestError naming the field.
-        """
 
     def close(self) -> None:
         """Frees the model. Idempotent."""

@@ -7,12 +7,10 @@ from collections.abc import Sequence
 import llama_cpp.llama_cpp as lib
 import numpy as np
 
-from innkeeper.backends.llama_cpp.samplers import native_steps
 from innkeeper.backends.llama_cpp.threads import ThreadTuner
 from innkeeper.backends.llama_cpp.tokenizer import LlamaTokenizer
-from innkeeper.core import ModelFacts, SamplingParams
+from innkeeper.core import ModelFacts
 from innkeeper.engine.runner import Logits, Row
-from innkeeper.engine.sampling import TokenSampler, build_sampler
 from innkeeper.errors import EngineError
 
 _NO_PLACE = 1
@@ -80,8 +78,6 @@ class LlamaRunner:
             lib.llama_model_is_recurrent(model) or lib.llama_model_is_hybrid(model)
         )
         self.can_edit = is_editable and self._num_swa == 0 and not self._has_state
-        vocab = lib.llama_model_get_vocab(model)
-        self._steps = native_steps(vocab, facts.num_vocab, facts.num_ctx)
 
     def forward(self, rows: Sequence[Row]) -> list[Logits]:
         wanted = [index for index, row in enumerate(rows) if row.wants_logits]
@@ -127,11 +123,6 @@ class LlamaRunner:
         # llama.cpp keeps every position from pos_min on; the window before `length` must be there.
         oldest = lib.llama_memory_seq_pos_min(self._memory, sequence_id)
         return int(oldest) <= max(0, length - self._num_swa)
-
-    def make_sampler(
-        self, params: SamplingParams, seed: int, prompt: Sequence[int]
-    ) -> TokenSampler:
-        return build_sampler(params, seed, prompt, self.facts.num_vocab, self._steps)
 
     def close(self) -> None:
         if self._context is not None:

@@ -5,68 +5,72 @@ from numpy.typing import NDArray
 
 from innkeeper.engine.runner import Logits
 
-CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
-"""The memory layout of llama.cpp's ``llama_token_data``, so that its samplers work on it in
-place."""
+Indices = NDArray[np.int64]
 
 
 class Candidates:
-    """A buffer of ``CANDIDATE`` records of which the first ``size`` count.
+    """Token ids and their logits, two arrays (size,) of equal length.
 
     ``is_sorted`` says that they stand in order of falling logit. ``selected`` is the index of the
-    chosen one once a step (mirostat, adaptive-p) has chosen, else -1.
+    chosen one once a step (mirostat, adaptive-p) has chosen, else -1. Steps change ``logits`` in
+    place, or narrow both arrays with ``take``.
     """
 
     def __init__(self, num_vocab: int) -> None:
-        self.buffer = np.zeros(num_vocab, CANDIDATE)
-        self._ids = np.arange(num_vocab, dtype=np.int32)
-        self.size = 0
-        self.is_sorted = False
-        self.selected = -1
+        self._every_id = np.arange(num_vocab, dtype=np.int32)
+        self.begin(np.zeros(num_vocab, np.float32))
 
-    def fill(self, logits: Logits) -> None:
-        """Starts again with every token of ``logits`` (num_vocab,) that is not banned."""
-        banned = np.isneginf(logits)
-        if banned.any():
-            keep = np.flatnonzero(~banned)
-            self.buffer["id"][: keep.size] = keep
-            self.buffer["logit"][: keep.size] = logits[keep]
-            self.size = keep.size
-        else:
-            self.buffer["id"] = self._ids
-            self.buffer["logit"] = logits
-            self.size = logits.size
+    def begin(self, logits: Logits) -> None:
+        """Starts again with every token. Takes over ``logits`` (num_vocab,) and will change it."""
+        self.ids = self._every_id
+        self.logits = logits
         self.is_sorted = False
         self.selected = -1
 
     @property
-    def data(self) -> NDArray[np.void]:
-        """View of the records that count."""
-        return self.buffer[: self.size]
+    def size(self) -> int:
+        return int(self.ids.size)
 
-    @property
-    def logits(self) -> Logits:
-        """View (size,) of the logits; writing to it changes the candidates."""
-        view: Logits = self.data["logit"]
-        return view
+    def drop_banned(self) -> None:
+        """Drops the candidates whose logit is -inf, if there are any."""
+        if self.logits.min(initial=0.0) == -np.inf:
+            self.take(np.flatnonzero(self.logits > -np.inf), is_sorted=self.is_sorted)
+
+    def take(self, indices: Indices, *, is_sorted: bool) -> None:
+        """Goes on with the candidates at ``indices``, in that order."""
+        self.ids = self.ids[indices]
+        self.logits = self.logits[indices]
+        self.is_sorted = is_sorted
+
+    def cut(self, count: int) -> None:
+        """Keeps the first ``count`` candidates."""
+        self.ids = self.ids[:count]
+        self.logits = self.logits[:count]
 
     def sort(self) -> None:
-        """Orders by falling logit; equal logits by rising id."""
+        """Orders by falling logit; equal logits stay as they stand."""
         if not self.is_sorted:
-            data = self.data
-            order = np.lexsort((data["id"], -data["logit"]))
-            data[:] = data[order]
-            self.is_sorted = True
+            self.take(np.argsort(-self.logits, kind="stable"), is_sorted=True)
 
-    def keep(self, mask: NDArray[np.bool_]) -> None:
-        """Drops the candidates whose ``mask`` (size,) is False; order stays."""
-        kept = self.data[mask]
-        self.buffer[: kept.size] = kept
-        self.size = kept.size
+    def locate(self, ids: Indices) -> tuple[Indices, Indices]:
+        """Where tokens stand: (positions among the candidates, indices into ``ids``), for those of
+        the distinct ``ids`` that are still candidates."""
+        if self.ids is self._every_id:
+            return ids, np.arange(ids.size)
+        places = np.full(self._every_id.size, -1, np.int64)
+        places[self.ids] = np.arange(self.size)
+        found = places[ids]
+        present = np.flatnonzero(found >= 0)
+        return found[present], present
+
+    def weights(self) -> NDArray[np.float32]:
+        """Probabilities (size,) relative to the likeliest, which has 1."""
+        weights: NDArray[np.float32] = np.exp(self.logits - self.logits.max())
+        return weights
 
     def probabilities(self) -> NDArray[np.float64]:
         """Softmax of the logits (size,)."""
-        logits = self.logits.astype(np.float64)
-        weights = np.exp(logits - logits.max())
-        result: NDArray[np.float64] = weights / weights.sum()
+        weights = self.weights()
+        total = weights.sum(dtype=np.float64)
+        result: NDArray[np.float64] = weights / total
         return result

@@ -1,40 +1,53 @@
-"""One choice's sampler: biases and penalties on the logits, then steps over candidates, a draw."""
+"""One choice's sampler: biases, then named steps in the asked-for order, then a draw."""
 
-from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from innkeeper.core import SamplingParams
-from innkeeper.core.request import WHOLE_CONTEXT
 from innkeeper.engine.runner import Logits
-from innkeeper.engine.sampling import steps
+from innkeeper.engine.sampling import reweighting, truncation
 from innkeeper.engine.sampling.candidates import Candidates
+from innkeeper.engine.sampling.drawing import AdaptiveP, Mirostat, draw
+from innkeeper.engine.sampling.dry import Dry
+from innkeeper.engine.sampling.history import History
+from innkeeper.engine.sampling.penalties import EncoderPenalty, NoRepeatNgram, Penalties
+from innkeeper.engine.vocabulary import Vocabulary
 from innkeeper.errors import InvalidRequestError
+
+_PENALTIES = ("repetition_penalty", "presence_penalty", "frequency_penalty")
+_ALWAYS_LAST = ("skew", "adaptive_p", "mirostat")
+"""Skew is a way to draw, and the others draw the token themselves: nothing can follow."""
+_KEEP_THE_BEST = frozenset(
+    "top_n_sigma top_k top_a tfs typical_p top_p min_p epsilon_cutoff eta_cutoff xtc temperature"
+    " quadratic_sampling skew adaptive_p mirostat".split()
+)
+"""Left out at temperature 0, which takes the likeliest token: biases, bans and penalties decide."""
 
 
 class Step(Protocol):
     """One named step of the chain."""
 
+    is_sparse: bool
+    """Whether it changes the logits of few tokens only, so may run on the whole vocabulary."""
+
     def apply(self, candidates: Candidates) -> None:
         """Narrows, reweights or selects, in place."""
 
     def accept(self, token_id: int) -> None:
-        """Learns a token of the prompt or the reply."""
+        """Follows the history, which has just got ``token_id``."""
 
-    def close(self) -> None:
-        """Frees native memory."""
-
-
-NativeSteps = Mapping[str, Callable[[SamplingParams, int, Sequence[int]], Step | None]]
-"""By step name: a backend's own form, from (parameters, seed, prompt tokens); None if off."""
+    def rewind(self) -> None:
+        """Follows the history, which has just lost its last tokens."""
 
 
 class Plain:
     """A step without memory, from a function over candidates."""
+
+    is_sparse = False
 
     def __init__(self, function: Callable[[Candidates], None]) -> None:
         self.apply = function
@@ -42,100 +55,25 @@ class Plain:
     def accept(self, token_id: int) -> None:
         pass
 
-    def close(self) -> None:
-        pass
-
-
-class Xtc(Plain):
-    """``steps.xtc`` with probability ``chance`` at each token."""
-
-    def __init__(self, params: SamplingParams, rng: np.random.Generator) -> None:
-        def apply(candidates: Candidates) -> None:
-            if rng.random() < params.xtc_probability:
-                steps.xtc(candidates, params.xtc_threshold, params.min_keep)
-
-        super().__init__(apply)
-
-
-class Penalties:
-    """Repetition (CTRL, arXiv:1909.05858), presence and frequency (OpenAI) penalties.
-
-    They read a window of the last tokens and write the raw logits, before any candidate list
-    exists: only tokens that occurred change, so the cost does not grow with the vocabulary.
-    """
-
-    def __init__(self, params: SamplingParams, prompt: Sequence[int]) -> None:
-        self._params = params
-        size = None if params.penalty_range == WHOLE_CONTEXT else params.penalty_range
-        self._window: deque[int] = deque(maxlen=size)
-        self._counts: Counter[int] = Counter()
-        for token_id in prompt if size is None else prompt[max(0, len(prompt) - size) :]:
-            self.accept(token_id)
-
-    @staticmethod
-    def is_on(params: SamplingParams) -> bool:
-        changes = (
-            params.repetition_penalty != 1.0 or params.presence_penalty or params.frequency_penalty
-        )
-        return bool(changes) and params.penalty_range != 0
-
-    def accept(self, token_id: int) -> None:
-        window = self._window
-        if window.maxlen is not None and len(window) == window.maxlen:
-            oldest = window[0]
-            self._counts[oldest] -= 1
-            if not self._counts[oldest]:
-                del self._counts[oldest]
-        window.append(token_id)
-        self._counts[token_id] += 1
-
-    def apply_to_logits(self, logits: Logits) -> None:
-        num_seen = len(self._counts)
-        if not num_seen:
-            return
-        ids = np.fromiter(self._counts.keys(), np.int64, num_seen)
-        counts = np.fromiter(self._counts.values(), np.float32, num_seen)
-        seen, params = logits[ids], self._params
-        repetition = np.float32(params.repetition_penalty)
-        seen = np.where(seen > 0, seen / repetition, seen * repetition)
-        seen -= counts * np.float32(params.frequency_penalty) + np.float32(params.presence_penalty)
-        logits[ids] = seen
-
-
-class PenaltiesStep:
-    """``Penalties`` in the middle of a chain, where the order puts another step before them."""
-
-    def __init__(self, penalties: Penalties, num_vocab: int) -> None:
-        self._penalties = penalties
-        self._logits = np.zeros(num_vocab, np.float32)
-        self.accept = penalties.accept
-
-    def apply(self, candidates: Candidates) -> None:
-        ids = candidates.data["id"]
-        self._logits[ids] = candidates.logits
-        self._penalties.apply_to_logits(self._logits)
-        candidates.logits[:] = self._logits[ids]
-        candidates.is_sorted = False
-
-    def close(self) -> None:
+    def rewind(self) -> None:
         pass
 
 
 class TokenSampler:
-    """Implements ``runner.Sampler``. Penalties that come first work on the raw logits, where they
-    cost nothing that grows with the vocabulary."""
+    """Implements ``runner.Sampler``. The steps at the front of the chain that touch few tokens
+    work on the raw logits, where they cost nothing that grows with the vocabulary."""
 
     def __init__(
         self,
         params: SamplingParams,
         chain: Sequence[Step],
-        penalties: Penalties | None,
+        history: History,
         num_vocab: int,
         rng: np.random.Generator,
     ) -> None:
-        self._params = params
-        self._chain = chain
-        self._penalties = penalties
+        num_sparse = next((i for i, step in enumerate(chain) if not step.is_sparse), len(chain))
+        self._on_all, self._on_rest = chain[:num_sparse], chain[num_sparse:]
+        self._history = history
         self._rng = rng
         self._candidates = Candidates(num_vocab)
         self._is_greedy = params.temperature <= 0
@@ -149,135 +87,210 @@ class TokenSampler:
             )
 
     def accept(self, token_id: int) -> None:
-        if self._penalties is not None:
-            self._penalties.accept(token_id)
-        for step in self._chain:
+        self._history.append(token_id)
+        for step in (*self._on_all, *self._on_rest):
             step.accept(token_id)
 
+    def rewind(self, count: int) -> None:
+        self._history.rewind(count)
+        for step in (*self._on_all, *self._on_rest):
+            step.rewind()
+
     def sample(self, logits: Logits) -> int:
-        self._adjust(logits)
-        if self._is_greedy and not self._chain:
-            return int(logits.argmax())
         candidates = self._narrow(logits)
         if candidates.selected >= 0:
             index = candidates.selected
         elif self._is_greedy:
             index = int(candidates.logits.argmax())
         else:
-            total = np.cumsum(candidates.probabilities())
-            index = int(np.searchsorted(total, self._rng.random() * total[-1], side="right"))
-            index = min(index, candidates.size - 1)
-        return int(candidates.data["id"][index])
+            index = draw(candidates, self._rng.random())
+        return int(candidates.ids[index])
 
     def distribution(self, logits: Logits) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        self._adjust(logits)
         candidates = self._narrow(logits)
+        candidates.drop_banned()
         if self._is_greedy:
-            steps.top_k(candidates, 1)
-        candidates.keep(~np.isneginf(candidates.logits))
+            truncation.top_k(candidates, 1)
         candidates.sort()
-        return candidates.data["id"].copy(), candidates.probabilities().astype(np.float32)
+        return candidates.ids.copy(), candidates.probabilities().astype(np.float32)
 
     def close(self) -> None:
-        for step in self._chain:
-            step.close()
-        self._chain = ()
-
-    def _adjust(self, logits: Logits) -> None:
-        if self._bias_ids.size:
-            logits[self._bias_ids] += self._bias
-        if self._penalties is not None:
-            self._penalties.apply_to_logits(logits)
+        pass
 
     def _narrow(self, logits: Logits) -> Candidates:
         candidates = self._candidates
-        candidates.fill(logits)
-        if candidates.size == 0:
+        candidates.begin(logits)
+        if self._bias_ids.size:
+            logits[self._bias_ids] += self._bias
+        for step in self._on_all:
+            step.apply(candidates)
+        if candidates.logits.max() == -np.inf:
             raise InvalidRequestError("every token is banned", field="logit_bias")
-        for step in self._chain:
+        if self._on_rest:
+            candidates.drop_banned()
+        for step in self._on_rest:
             step.apply(candidates)
         return candidates
 
 
+class Setting(NamedTuple):
+    """What steps are made from."""
+
+    params: SamplingParams
+    history: History
+    rng: np.random.Generator
+    vocabulary: Vocabulary
+
+
 def build_sampler(
-    params: SamplingParams,
-    seed: int,
-    prompt: Sequence[int],
-    num_vocab: int,
-    native: NativeSteps | None = None,
+    params: SamplingParams, seed: int, prompt: Sequence[int], vocabulary: Vocabulary
 ) -> TokenSampler:
     """The sampler of one choice, its history begun with ``prompt``.
 
     Raises: InvalidRequestError naming the field, for a step that is not known here.
     """
-    rng = np.random.default_rng(seed)
-    chain: list[Step] = []
-    first_penalties: Penalties | None = None
-    for name in _drawing_last(params.order):
-        if name == "penalties":
-            if not Penalties.is_on(params):
-                continue
-            penalties = Penalties(params, prompt)
-            if chain:
-                chain.append(PenaltiesStep(penalties, num_vocab))
-            else:
-                first_penalties = penalties
-            continue
-        step = _step(name, params, seed, prompt, rng, native or {})
-        if step is not None:
-            chain.append(step)
-    return TokenSampler(params, chain, first_penalties, num_vocab, rng)
+    setting = Setting(params, History(prompt), np.random.default_rng(seed), vocabulary)
+    chain = [_STEPS[name].make(setting) for name in active_steps(params)]
+    return TokenSampler(params, chain, setting.history, vocabulary.num_vocab, setting.rng)
 
 
-def _drawing_last(order: Sequence[str]) -> list[str]:
-    """Adaptive-p and mirostat draw the token themselves, so nothing can come after them."""
-    drawing = ("adaptive_p", "mirostat")
-    return [n for n in order if n not in drawing] + [n for n in order if n in drawing]
+def active_steps(params: SamplingParams) -> list[str]:
+    """The names of the steps whose parameters are on, in order; each step once.
+
+    Raises: InvalidRequestError naming the field, for a step that is not known here.
+    """
+    unknown = [name for name in params.order if name not in _STEPS]
+    if unknown:
+        raise InvalidRequestError(
+            f"the step {unknown[0]!r} is not known here", field="sampler_priority"
+        )
+    order = list(dict.fromkeys(params.order))
+    order = [n for n in order if n not in _ALWAYS_LAST] + [n for n in order if n in _ALWAYS_LAST]
+    is_greedy = params.temperature <= 0
+    names = [
+        name
+        for name in order
+        if _STEPS[name].is_on(params) and not (is_greedy and name in _KEEP_THE_BEST)
+    ]
+    merged: list[str] = []
+    for name in names:
+        if name == "min_p" and merged[-1:] == ["top_p"] and params.min_keep <= 1:
+            merged[-1] = _TOP_P_MIN_P
+        else:
+            merged.append(name)
+    return merged
 
 
-def _step(
-    name: str,
-    params: SamplingParams,
-    seed: int,
-    prompt: Sequence[int],
-    rng: np.random.Generator,
-    native: NativeSteps,
-) -> Step | None:
-    if params.temperature <= 0 and name != "dry":
-        return None  # truncation and reweighting never change which token is the likeliest
-    if name in native:
-        return native[name](params, seed, prompt)
-    if name == "xtc":
-        return Xtc(params, rng) if params.xtc_probability > 0 else None
-    if name not in _BUILT_IN:
-        raise InvalidRequestError(f"the step {name!r} is not known here", field="sampler_priority")
-    function = _BUILT_IN[name](params)
-    return Plain(function) if function is not None else None
+class _Entry(NamedTuple):
+    is_on: Callable[[SamplingParams], bool]
+    make: Callable[[Setting], Step]
 
 
 _Function = Callable[[Candidates], None]
+_TOP_P_MIN_P = "top_p, min_p"
 
 
-def _temperature(params: SamplingParams) -> _Function | None:
+def _plain(
+    is_on: Callable[[SamplingParams], bool], make: Callable[[SamplingParams], _Function]
+) -> _Entry:
+    return _Entry(is_on, lambda setting: Plain(make(setting.params)))
+
+
+def _truncation(
+    name: str, is_on: Callable[[SamplingParams], bool], function: Callable[..., None]
+) -> _Entry:
+    return _plain(
+        is_on, lambda p: lambda found: function(found, getattr(p, name), min_keep=p.min_keep)
+    )
+
+
+def _penalty_names(name: str, params: SamplingParams) -> tuple[str, ...]:
+    if name != "penalties":
+        return (name,)
+    return tuple(each for each in _PENALTIES if each not in params.order)
+
+
+def _penalty(name: str) -> _Entry:
+    def is_on(params: SamplingParams) -> bool:
+        return Penalties.is_on(params, _penalty_names(name, params))
+
+    def make(setting: Setting) -> Step:
+        return Penalties(setting.params, _penalty_names(name, setting.params), setting.history)
+
+    return _Entry(is_on, make)
+
+
+def _temperature(params: SamplingParams) -> _Function:
     if params.dynatemp_range:
         return partial(
-            steps.dynamic_temperature,
+            reweighting.dynamic_temperature,
             value=params.temperature,
             spread=params.dynatemp_range,
             exponent=params.dynatemp_exponent,
         )
-    return partial(steps.temperature, value=params.temperature) if params.temperature != 1 else None
+    return partial(reweighting.temperature, value=params.temperature)
 
 
-def _when(is_on: bool, function: Callable[..., None], *values: float) -> _Function | None:
-    return (lambda candidates: function(candidates, *values)) if is_on else None
+def _xtc(setting: Setting) -> Step:
+    params, vocabulary = setting.params, setting.vocabulary
+    protected = None
+    if params.xtc_protect:
+        protected = np.asarray([vocabulary.newline_id, *vocabulary.end_ids], np.int32)
+
+    def apply(candidates: Candidates) -> None:
+        if setting.rng.random() < params.xtc_probability:
+            truncation.xtc(candidates, params.xtc_threshold, params.min_keep, protected)
+
+    return Plain(apply)
 
 
-_BUILT_IN: dict[str, Callable[[SamplingParams], _Function | None]] = {
-    "temperature": _temperature,
-    "top_k": lambda p: _when(p.top_k > 0, steps.top_k, p.top_k, p.min_keep),
-    "top_p": lambda p: _when(p.top_p < 1, steps.top_p, p.top_p, p.min_keep),
-    "min_p": lambda p: _when(p.min_p > 0, steps.min_p, p.min_p, p.min_keep),
-    "typical_p": lambda p: _when(p.typical_p < 1, steps.typical_p, p.typical_p, p.min_keep),
-    "top_n_sigma": lambda p: _when(p.top_n_sigma > 0, steps.top_n_sigma, p.top_n_sigma),
+def _dry(setting: Setting) -> Step:
+    breakers = setting.vocabulary.breakers(setting.params.dry_breakers)
+    return Dry(setting.params, breakers, setting.history)
+
+
+def _mirostat(setting: Setting) -> Step:
+    return Mirostat(setting.params, setting.history, setting.rng, setting.vocabulary.num_vocab)
+
+
+_STEPS: dict[str, _Entry] = {
+    "penalties": _penalty("penalties"),
+    **{name: _penalty(name) for name in _PENALTIES},
+    "encoder_repetition_penalty": _Entry(
+        lambda p: p.encoder_repetition_penalty != 1,
+        lambda s: EncoderPenalty(s.params.encoder_repetition_penalty, s.history),
+    ),
+    "no_repeat_ngram": _Entry(
+        lambda p: p.no_repeat_ngram > 0,
+        lambda s: NoRepeatNgram(s.params.no_repeat_ngram, s.history),
+    ),
+    "dry": _Entry(Dry.is_on, _dry),
+    "top_n_sigma": _truncation("top_n_sigma", lambda p: p.top_n_sigma > 0, truncation.top_n_sigma),
+    "top_k": _truncation("top_k", lambda p: p.top_k > 0, truncation.top_k),
+    "top_a": _truncation("top_a", lambda p: p.top_a > 0, truncation.top_a),
+    "tfs": _truncation("tfs", lambda p: p.tfs < 1, truncation.tail_free),
+    "typical_p": _truncation("typical_p", lambda p: p.typical_p < 1, truncation.typical_p),
+    "top_p": _truncation("top_p", lambda p: p.top_p < 1, truncation.top_p),
+    "min_p": _truncation("min_p", lambda p: p.min_p > 0, truncation.min_p),
+    _TOP_P_MIN_P: _plain(
+        lambda p: False, lambda p: partial(truncation.top_p, p=p.top_p, floor=p.min_p)
+    ),
+    "epsilon_cutoff": _truncation(
+        "epsilon_cutoff", lambda p: p.epsilon_cutoff > 0, truncation.epsilon_cutoff
+    ),
+    "eta_cutoff": _truncation("eta_cutoff", lambda p: p.eta_cutoff > 0, truncation.eta_cutoff),
+    "xtc": _Entry(lambda p: p.xtc_probability > 0, _xtc),
+    "temperature": _plain(lambda p: p.temperature != 1 or p.dynatemp_range != 0, _temperature),
+    "quadratic_sampling": _plain(
+        lambda p: p.smoothing_factor > 0,
+        lambda p: partial(
+            reweighting.quadratic, factor=p.smoothing_factor, curve=p.smoothing_curve
+        ),
+    ),
+    "skew": _plain(lambda p: p.skew != 0, lambda p: partial(reweighting.skew, amount=p.skew)),
+    "adaptive_p": _Entry(
+        lambda p: p.adaptive_target >= 0 and not p.mirostat,
+        lambda s: AdaptiveP(s.params, s.history, s.rng),
+    ),
+    "mirostat": _Entry(lambda p: p.mirostat != 0, _mirostat),
 }

@@ -1,0 +1,84 @@
+"""What the engine must know of a model's tokens beside encoding and decoding, found once."""
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property, lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from innkeeper.engine.runner import Tokenizer
+
+_MAX_BREAKER_CHARS = 40
+_MAX_TAIL_TOKENS = 20
+_NUM_BREAKER_SETS = 16
+
+
+class Breakers:
+    """Sequences of tokens where a repetition ends."""
+
+    def __init__(self, sequences: Iterable[tuple[int, ...]]) -> None:
+        self.single: set[int] = set()
+        self._by_last: dict[int, list[tuple[int, ...]]] = {}
+        for sequence in sequences:
+            self._by_last.setdefault(sequence[-1], []).append(sequence)
+            if len(sequence) == 1:
+                self.single.add(sequence[0])
+
+    def ending_at(self, tokens: Sequence[int] | NDArray[np.int32], end: int) -> int:
+        """Length of the shortest breaker that ``tokens[:end]`` ends with; 0 = none."""
+        lengths = [
+            len(sequence)
+            for sequence in self._by_last.get(int(tokens[end - 1]), ())
+            if len(sequence) <= end and tuple(tokens[end - len(sequence) : end]) == sequence
+        ]
+        return min(lengths, default=0)
+
+
+class Vocabulary:
+    """One model's tokens. What takes long (a second at 152k) is made when it is first needed."""
+
+    def __init__(self, tokenizer: Tokenizer, num_vocab: int, end_ids: Sequence[int]) -> None:
+        self.tokenizer = tokenizer
+        self.num_vocab = num_vocab
+        self.end_ids = tuple(end_ids)
+        self.breakers = lru_cache(_NUM_BREAKER_SETS)(self._find_breakers)
+
+    @cached_property
+    def pieces(self) -> tuple[bytes, ...]:
+        """The bytes of every token; control tokens have their name, such as ``</s>``."""
+        piece = self.tokenizer.piece
+        return tuple(piece(token_id, special=True) for token_id in range(self.num_vocab))
+
+    @cached_property
+    def newline_id(self) -> int:
+        """The token that ends a line."""
+        return self.tokenizer.encode("\n", add_special=False, parse_special=False)[-1]
+
+    def _find_breakers(self, texts: tuple[str, ...]) -> Breakers:
+        """The token sequences with which ``texts`` can occur: every token that has the whole text
+        inside, and every token that ends with its beginning, with the tokens of the rest.
+
+        Source: llama.cpp pull request 9702 (definition).
+        """
+        sequences: dict[tuple[int, ...], None] = {}
+        for text in texts:
+            data = text.encode()[:_MAX_BREAKER_CHARS]
+            if data:
+                sequences.update(dict.fromkeys(self._sequences_of(data)))
+        return Breakers(sequences)
+
+    def _sequences_of(self, data: bytes) -> list[tuple[int, ...]]:
+        found: list[tuple[int, ...]] = [
+            (i,) for i, piece in enumerate(self.pieces) if data in piece
+        ]
+        inside = {sequence[0] for sequence in found}
+        for length in range(1, len(data)):
+            rest = data[length:].decode("utf-8", "ignore")
+            tail = self.tokenizer.encode(rest, add_special=False, parse_special=False)
+            head = data[:length]
+            found += [
+                (i, *tail[:_MAX_TAIL_TOKENS])
+                for i, piece in enumerate(self.pieces)
+                if piece.endswith(head) and i not in inside
+            ]
+        return found
