@@ -34,11 +34,18 @@ class Wishes:
     num_pool: int | None = None
     max_sequences: int = 4
     max_kept: int = 4
+    num_ids: int | None = None
+    """llama.cpp's own ``n_seq_max`` instead of what follows from the two above."""
     kv_type_k: str | None = None
     kv_type_v: str | None = None
     num_gpu_layers: int | None = None
     flash_attention: bool | None = None
+    max_batch: int | None = None
+    """None = one micro-batch."""
     max_ubatch: int | None = None
+    num_outputs: int | None = None
+    """None = one per sequence; 0 = every row of a batch."""
+    kv_unified: bool = True
     repack: bool = True
     freed_bytes: int = 0
     """RAM that a model unloaded first gives back."""
@@ -47,6 +54,8 @@ class Wishes:
     @property
     def num_sequence_ids(self) -> int:
         """llama.cpp's ``n_seq_max``, as ``EngineConfig.num_sequence_ids`` counts it."""
+        if self.num_ids is not None:
+            return self.num_ids
         return 2 * self.max_sequences + self.max_kept
 
 
@@ -180,16 +189,18 @@ class _Planner:
         flash = wishes.flash_attention
         if flash is None:
             flash = layers != _NO_GPU or kv_types[1] not in ("f16", "f32", "bf16")
+        outputs = wishes.num_outputs
         repack = wishes.repack and layers == _NO_GPU
         return ContextSettings(
             num_pool=max(num_ctx, wishes.num_pool or 0),
             max_sequences=wishes.num_sequence_ids,
             kv_type_k=kv_types[0],
             kv_type_v=kv_types[1],
-            max_batch=ubatch,
+            max_batch=wishes.max_batch or ubatch,
             max_ubatch=ubatch,
-            num_outputs=wishes.num_sequence_ids,
+            num_outputs=wishes.num_sequence_ids if outputs is None else outputs,
             flash_attention=flash,
+            kv_unified=wishes.kv_unified,
             num_gpu_layers=layers,
             repack_types=self.hardware.repack_types if repack else frozenset(),
         )

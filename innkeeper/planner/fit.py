@@ -1,0 +1,169 @@
+"""Does it fit, and which of several is best? One row per model or quantization."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from innkeeper.formats.gguf_header import GgufHeader
+from innkeeper.formats.quant_names import gguf_quant
+from innkeeper.planner.hardware import Hardware
+from innkeeper.planner.plan import COMFORTABLE_CTX, Plan, Verify, Wishes, plan
+from innkeeper.units import format_bytes
+
+FLUENT_TOKENS_PER_SECOND = 8.0
+"""About as fast as people read; above it, better weights are worth more than speed."""
+ENOUGH_BITS = 8.0
+"""From Q8_0 on nothing is gained in a chat (perplexity within noise), so speed decides."""
+DECENT_BITS = 4.2
+"""Below it, weights that lie partly in RAM are better than cruder ones on the GPU."""
+
+
+class FitRow(Struct, frozen=True, kw_only=True):
+    """What one model would need here, in bytes, and what it would give.
+
+    ``total_bytes`` is the anonymous memory; the mapped file should stay cached beside it.
+    """
+
+    name: str
+    quant: str
+    bits_per_weight: float
+    num_params: int
+    weights_bytes: int
+    mapped_bytes: int
+    repack_bytes: int
+    kv_bytes: int
+    recurrent_bytes: int
+    output_bytes: int
+    compute_bytes: int
+    margin_bytes: int
+    """Added for what the header cannot tell; 0 when verified."""
+    work_bytes: int
+    vocab_bytes: int
+    process_bytes: int
+    total_bytes: int
+    devices: dict[str, dict[str, int]]
+    """Per device: ``total_bytes`` and ``available_bytes``."""
+    num_ctx: int
+    num_ctx_train: int | None
+    num_gpu_layers: int
+    kv_type_k: str
+    kv_type_v: str
+    flash_attention: bool
+    tokens_per_second: float
+    verified: bool
+    """llama.cpp's own dry run said so."""
+    approximate: bool
+    """The header alone cannot tell the compute buffer of this architecture."""
+    fits: bool
+    reason: str
+    reasons: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        found: dict[str, Any] = msgspec.to_builtins(self)
+        return found
+
+
+def fit(
+    header: GgufHeader,
+    hardware: Hardware,
+    wishes: Wishes,
+    *,
+    name: str,
+    verify: Verify | None = None,
+) -> FitRow:
+    """The row of one model: its best plan here, or how much is lacking.
+
+    Raises: UnsupportedModelError, CorruptModelError.
+    """
+    return _row(plan(header, hardware, wishes, verify=verify), header, hardware, name)
+
+
+def _row(found: Plan, header: GgufHeader, hardware: Hardware, name: str) -> FitRow:
+    needs = found.estimate
+    return FitRow(
+        name=name,
+        quant=gguf_quant(header),
+        bits_per_weight=round(8 * header.tensor_bytes / max(1, header.num_weights), 2),
+        num_params=header.num_weights,
+        weights_bytes=needs.weights_bytes,
+        mapped_bytes=needs.mapped_bytes,
+        repack_bytes=needs.repack_bytes,
+        kv_bytes=needs.kv_bytes + needs.gpu_kv_bytes,
+        recurrent_bytes=needs.recurrent_bytes,
+        output_bytes=needs.output_bytes,
+        compute_bytes=needs.compute_bytes,
+        margin_bytes=needs.margin_bytes,
+        work_bytes=needs.work_bytes,
+        vocab_bytes=needs.vocab_bytes,
+        process_bytes=needs.process_bytes,
+        total_bytes=needs.total_bytes,
+        devices=_devices(found, hardware),
+        num_ctx=found.num_ctx,
+        num_ctx_train=_trained(header),
+        num_gpu_layers=found.num_gpu_layers,
+        kv_type_k=found.kv_type_k,
+        kv_type_v=found.kv_type_v,
+        flash_attention=found.flash_attention,
+        tokens_per_second=round(found.tokens_per_second, 1),
+        verified=needs.is_verified,
+        approximate=not needs.is_exact,
+        fits=found.fits,
+        reason=_reason(found),
+        reasons=found.reasons,
+    )
+
+
+def _devices(found: Plan, hardware: Hardware) -> dict[str, dict[str, int]]:
+    devices = {"RAM": {"total_bytes": found.needed_bytes, "available_bytes": found.available_bytes}}
+    if hardware.gpus:
+        free = sum(gpu.free_bytes for gpu in hardware.gpus)
+        devices["GPU"] = {"total_bytes": found.estimate.gpu_bytes, "available_bytes": free}
+    return devices
+
+
+def _trained(header: GgufHeader) -> int | None:
+    value = header.hparam("context_length")
+    return value if isinstance(value, int) else None
+
+
+def _reason(found: Plan) -> str:
+    """One sentence."""
+    if not found.fits:
+        return found.error().message
+    left = found.available_bytes - found.needed_bytes
+    return (
+        f"fits with {found.num_ctx:,} tokens of context, about "
+        f"{found.tokens_per_second:.0f} tokens per second; {format_bytes(left)} stay free"
+    )
+
+
+def rank(rows: Iterable[FitRow]) -> list[FitRow]:
+    """Best first: what fits with a comfortable context at a fluent speed, least quantized.
+
+    Of what is not fluent the fastest comes first, since waiting is what spoils a chat; what does
+    not fit comes last, the one that lacks least first.
+    """
+    return sorted(rows, key=_rank_key)
+
+
+def _rank_key(row: FitRow) -> tuple[Any, ...]:
+    if not row.fits:
+        return (3, row.total_bytes + row.mapped_bytes)
+    wanted = min(COMFORTABLE_CTX, row.num_ctx_train or COMFORTABLE_CTX)
+    bits = min(row.bits_per_weight, ENOUGH_BITS)
+    if row.num_ctx < wanted:
+        return (2, -row.num_ctx, -bits)
+    if row.tokens_per_second < FLUENT_TOKENS_PER_SECOND:
+        return (1, -row.tokens_per_second)
+    is_whole = row.num_gpu_layers == -1 and row.bits_per_weight >= DECENT_BITS
+    on_one_device = is_whole or "GPU" not in row.devices  # prompts are read many times faster
+    return (0, not on_one_device, -row.num_params // 10**8, -bits, -row.tokens_per_second)
+
+
+def choose(rows: Sequence[FitRow]) -> tuple[FitRow | None, list[FitRow]]:
+    """(the best that fits, None if nothing does; the next best choices)."""
+    ranked = [row for row in rank(rows) if row.fits]
+    return (ranked[0], ranked[1:]) if ranked else (None, [])
