@@ -144,6 +144,7 @@ def parse(body: Mapping[str, Any]) -> Call:
         logprobs=_num_logprobs(body),
         add_bos=found.get("add_bos_token", True),
         skip_special_tokens=found.get("skip_special_tokens", True),
+        kv_reuse=found.get("kv_reuse"),
         truncate_to=fields.truncate_to(found, limit),
         template_kwargs=_template_kwargs(body),
         continue_last=_continues(body),

@@ -103,6 +103,7 @@ def parse(body: Mapping[str, Any]) -> Call:
             logprobs=logprobs,
             add_bos=found.get("add_bos_token", True),
             skip_special_tokens=found.get("skip_special_tokens", True),
+            kv_reuse=found.get("kv_reuse"),
             truncate_to=fields.truncate_to(found, limit),
             warnings=tuple(warnings),
         )

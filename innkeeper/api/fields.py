@@ -20,6 +20,7 @@ from innkeeper.errors import InvalidRequestError
 
 MAX_CHOICES = 32
 _MAX_COUNT = 1_000_000_000
+_CUTOFFS_PER_ONE = 10_000
 _MAX_TEXT_CHARS = 16 * 1024 * 1024
 
 
@@ -66,6 +67,13 @@ FIELDS: tuple[Field, ...] = (
     _field("top_k", _range, "keep this many tokens; 0 or -1 = off", 0, -1, kind="integer"),
     _field("typical_p typical", _unit, "keep the most typical tokens up to this sum", 1),
     _field("top_n_sigma nsigma", values.number(-1, 1000), "keep logits within n sigma", 0, -1),
+    _field("top_a", _unit, "drop tokens below this times the best probability squared", 0),
+    _field("tfs tfs_z", _unit, "tail-free sampling: keep up to this part of the curvature", 1),
+    _field("epsilon_cutoff", values.number(0, 10_000), "drop tokens below this, in 0.0001", 0),
+    _field("eta_cutoff", values.number(0, 10_000), "the same, lowered by entropy", 0),
+    _field("smoothing_factor", values.number(0, 1000), "quadratic sampling: push down by this", 0),
+    _field("smoothing_curve", values.number(-100, 100), "its cubic part; 1 = none"),
+    _field("skew", values.number(-100, 100), "above 0 favours the tail, below 0 the head", 0),
     _field("xtc_threshold", _unit, "tokens above it may be excluded"),
     _field("xtc_probability", _unit, "how often XTC excludes the top choices", 0),
     _field(
@@ -82,6 +90,27 @@ FIELDS: tuple[Field, ...] = (
         "last tokens that the penalties look at; 0 or -1 = the whole context",
         0,
         -1,
+        kind="integer",
+    ),
+    _field("rep_pen_slope", values.number(0, 100), "part of it for the older half", 0, 1),
+    _field(
+        "repetition_decay rep_pen_decay",
+        _count,
+        "tokens before the range over which the penalties fade in",
+        0,
+        kind="integer",
+    ),
+    _field(
+        "encoder_repetition_penalty",
+        values.number(0.01, 100),
+        "above 1 favours the tokens of the prompt",
+        1,
+    ),
+    _field(
+        "no_repeat_ngram_size",
+        _count,
+        "no sequence of this many tokens occurs twice",
+        0,
         kind="integer",
     ),
     _field("dry_multiplier", values.number(0, 100), "strength of DRY", 0),
@@ -120,21 +149,16 @@ FIELDS: tuple[Field, ...] = (
     ),
     _field("add_bos_token", values.flag, "put the model's BOS in front", True, kind="boolean"),
     _field("skip_special_tokens", values.flag, "no special tokens as text", True, kind="boolean"),
+    _field(
+        "kv_reuse",
+        values.choice("exact", "auto", "fast", "turbo"),
+        "which edits of the prompt may reuse the cache; absent = as the server is set",
+        kind="string",
+    ),
     _field("n", values.integer(1, MAX_CHOICES), "number of replies", 1, kind="integer"),
 )
 
 NOT_APPLIED: tuple[Field, ...] = (
-    _field("tfs tfs_z", _any_number, "tail-free sampling", 1),
-    _field("top_a", _any_number, "top-a sampling", 0),
-    _field("epsilon_cutoff", _any_number, "epsilon cutoff", 0),
-    _field("eta_cutoff", _any_number, "eta cutoff", 0),
-    _field("smoothing_factor", _any_number, "quadratic sampling", 0),
-    _field("smoothing_curve", _any_number, "quadratic sampling", 1),
-    _field("skew", _any_number, "skewed sampling", 0),
-    _field("encoder_repetition_penalty", _any_number, "hallucinations filter", 1),
-    _field("no_repeat_ngram_size", _any_number, "banned n-grams", 0),
-    _field("rep_pen_slope", _any_number, "slope of the repetition penalty", 0, 1),
-    _field("repetition_decay rep_pen_decay", _any_number, "fading penalty", 0),
     _field("penalty_alpha", _any_number, "contrastive search", 0),
     _field("guidance_scale", _any_number, "classifier-free guidance", 1),
     _field("negative_prompt", values.text(_MAX_TEXT_CHARS), "guidance", "", kind="string"),
@@ -217,6 +241,11 @@ def sampling(found: Mapping[str, Any]) -> tuple[SamplingParams, tuple[str, ...]]
         "dry_range": dry_range if dry_range > 0 else penalty_range,
         "mirostat": found.get("mirostat_mode", 0),
         "adaptive_target": target if target > 0 else -1.0,
+        "epsilon_cutoff": found.get("epsilon_cutoff", 0.0) / _CUTOFFS_PER_ONE,
+        "eta_cutoff": found.get("eta_cutoff", 0.0) / _CUTOFFS_PER_ONE,
+        "repetition_slope": found.get("rep_pen_slope") or 1.0,
+        "no_repeat_ngram": found.get("no_repeat_ngram_size", 0),
+        "xtc_protect": True,
         "order": order,
         "logit_bias": _biases(found),
         "ban_eos": found.get("ban_eos_token", False),
@@ -232,7 +261,8 @@ def sampling(found: Mapping[str, Any]) -> tuple[SamplingParams, tuple[str, ...]]
 _SAME_NAMES = (
     "top_p min_p typical_p xtc_threshold xtc_probability repetition_penalty presence_penalty"
     " frequency_penalty dry_multiplier dry_base dry_allowed_length mirostat_tau mirostat_eta"
-    " adaptive_decay min_keep min_tokens"
+    " adaptive_decay min_keep min_tokens top_a tfs smoothing_factor smoothing_curve skew"
+    " repetition_decay encoder_repetition_penalty"
 ).split()
 
 

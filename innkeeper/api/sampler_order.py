@@ -6,19 +6,14 @@ from typing import Any
 from innkeeper.api.values import refuse, shown
 from innkeeper.core import DEFAULT_SAMPLER_ORDER
 
+_PENALTIES = ("repetition_penalty", "presence_penalty", "frequency_penalty")
 _STEPS = {
-    **{step: step for step in DEFAULT_SAMPLER_ORDER},
-    "repetition_penalty": "penalties",
-    "presence_penalty": "penalties",
-    "frequency_penalty": "penalties",
+    **{step: step for step in (*DEFAULT_SAMPLER_ORDER, *_PENALTIES)},
     "dynamic_temperature": "temperature",
     "typ_p": "typical_p",
     "nsigma": "top_n_sigma",
 }
-_NOT_HERE = frozenset(
-    "quadratic_sampling epsilon_cutoff eta_cutoff tfs top_a encoder_repetition_penalty"
-    " no_repeat_ngram skew".split()
-)
+_TEMPERATURES = ("temperature", "quadratic_sampling")
 _CHOOSERS = ("adaptive_p", "mirostat")
 _MAX_NAMES = 64
 
@@ -32,10 +27,10 @@ def sampler_order(
     that no parameter is lost; the steps that choose the token themselves (adaptive-p, mirostat)
     always come last.
     """
-    unknown = [name for name in names if name not in _STEPS and name not in _NOT_HERE]
+    unknown = [name for name in names if name not in _STEPS]
     steps = [_STEPS[name] for name in names if name in _STEPS]
     steps = list(dict.fromkeys([*steps, *DEFAULT_SAMPLER_ORDER]))
-    last = [*(["temperature"] if temperature_last else []), *_CHOOSERS]
+    last = [*(_TEMPERATURES if temperature_last else ()), *_CHOOSERS]
     order = tuple([step for step in steps if step not in last] + last)
     warnings = [f"sampler_priority: {shown(name)} is no sampler" for name in unknown[:3]]
     return order, tuple(warnings)

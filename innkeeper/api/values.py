@@ -63,6 +63,17 @@ def flag(field: str, value: Any) -> bool:
     raise refuse(field, "true or false", value)
 
 
+def choice(*allowed: str) -> Reader:
+    """One of these words."""
+
+    def read(field: str, value: Any) -> str:
+        if not isinstance(value, str) or value not in allowed:
+            raise refuse(field, "one of " + ", ".join(allowed), value)
+        return value
+
+    return read
+
+
 def text(max_chars: int) -> Reader:
     """A string that holds valid Unicode."""
 

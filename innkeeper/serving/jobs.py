@@ -1,8 +1,8 @@
 """Loading a model as a job that any number of clients may watch."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine
-from typing import Any, Literal
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Literal
 
 from msgspec import Struct
 
@@ -34,11 +34,11 @@ class LoadJob:
     def running(self) -> bool:
         return self.state.status == "running"
 
-    def run(self, work: Coroutine[Any, Any, ModelFacts]) -> None:
+    def run(self, work: Callable[[], Awaitable[ModelFacts]]) -> None:
         """Starts ``work``, whose result or error ends the job."""
         self._task = asyncio.create_task(self._run(work))
         # Watching is optional: an error nobody waited for is no warning of asyncio's.
-        self._task.add_done_callback(lambda task: task.exception())
+        self._task.add_done_callback(self._settle)
 
     def progress(self, fraction: float, stage: str) -> None:
         self._set(LoadState(name=self.state.name, stage=stage, fraction=fraction))
@@ -64,9 +64,15 @@ class LoadJob:
             if state is self.state:
                 await changed.wait()
 
-    async def _run(self, work: Coroutine[Any, Any, ModelFacts]) -> ModelFacts:
+    def _settle(self, task: "asyncio.Task[ModelFacts]") -> None:
+        if task.cancelled():  # before it began
+            self._fail(EngineLoadError("loading was interrupted"))
+        else:
+            task.exception()
+
+    async def _run(self, work: Callable[[], Awaitable[ModelFacts]]) -> ModelFacts:
         try:
-            facts = await work
+            facts = await work()
         except asyncio.CancelledError:
             interrupted = EngineLoadError("loading was interrupted")
             self._fail(interrupted)

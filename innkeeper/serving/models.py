@@ -241,7 +241,7 @@ class Models:
                 f"{self._job.state.name} is being loaded", hint="wait until it is ready"
             )
         self._job = job = LoadJob(config.name)
-        job.run(self._swap(config, job))
+        job.run(lambda: self._swap(config, job))
         return job
 
     async def _swap(self, config: EngineConfig, job: LoadJob) -> ModelFacts:

@@ -58,11 +58,11 @@ def test_streamed_pieces_join_to_the_whole(client: httpx.Client) -> None:
 
 
 def test_only_the_last_chunk_carries_timings_and_warnings(client: httpx.Client) -> None:
-    chunks = stream(client, **GREEDY, top_a=0.5)
+    chunks = stream(client, **GREEDY, penalty_alpha=0.5)
     assert all("timings" not in chunk and "usage" not in chunk for chunk in chunks[:-1])
     assert chunks[-1]["timings"]["predicted_n"] == 12
     assert chunks[-1]["warnings"] == [
-        "not applied: top_a = 0.5 (top-a sampling is not supported yet)"
+        "not applied: penalty_alpha = 0.5 (contrastive search is not supported yet)"
     ]
 
 
@@ -169,3 +169,9 @@ def test_no_tokens_asked_no_tokens_made(client: httpx.Client) -> None:
     answer = post(client, prompt="hi", max_tokens=0, echo=True)
     assert answer["choices"][0]["text"] == "hi"
     assert answer["choices"][0]["finish_reason"] == "length"
+
+
+def test_cache_reuse_is_chosen_by_request(client: httpx.Client) -> None:
+    assert post(client, **GREEDY, kv_reuse="exact")["warnings"] == []
+    response = client.post("/v1/completions", json={**GREEDY, "kv_reuse": "magic"})
+    assert response.json()["error"]["param"] == "kv_reuse"

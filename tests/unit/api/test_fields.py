@@ -16,12 +16,12 @@ def sampling(**body: Any) -> SamplingParams:
 
 
 def test_nothing_given_is_plain_sampling() -> None:
-    assert sampling() == SamplingParams()
+    assert sampling() == SamplingParams(xtc_protect=True)
 
 
 @pytest.mark.parametrize("field", fields.FIELDS, ids=lambda field: field.target)
 def test_every_alias_means_the_same(field: fields.Field) -> None:
-    samples: list[Any] = [True, 1, 0.5, [1], ["a"], {"1": 1}, "1"]
+    samples: list[Any] = [True, 1, 0.5, [1], ["a"], {"1": 1}, "1", "exact"]
     for sample in samples:
         try:
             wanted = field.read(field.target, sample)
@@ -69,6 +69,11 @@ def test_first_name_that_is_not_off_wins() -> None:
         ({"logit_bias": {"7": -2, "8": False}}, {"logit_bias": {7: -2.0, 8: -math.inf}}),
         ({"logit_bias": [[7, 1.5]]}, {"logit_bias": {7: 1.5}}),
         ({"mirostat": 2, "mirostat_mode": 0}, {"mirostat": 2}),
+        ({"epsilon_cutoff": 3, "eta_cutoff": 6}, {"epsilon_cutoff": 3e-4, "eta_cutoff": 6e-4}),
+        ({"rep_pen_slope": 0}, {"repetition_slope": 1.0}),
+        ({"rep_pen_slope": 0.7}, {"repetition_slope": 0.7}),
+        ({"no_repeat_ngram_size": 3}, {"no_repeat_ngram": 3}),
+        ({"tfs": 1.0, "tfs_z": 0.9}, {"tfs": 0.9}),
         (
             {"dynamic_temperature": True, "dynatemp_low": 0.5, "dynatemp_high": 1.5},
             {"temperature": 1.0, "dynatemp_range": 0.5},
@@ -128,15 +133,6 @@ def test_long_values_are_shortened() -> None:
 
 
 NOT_OFF = {
-    "tfs": 0.9,
-    "top_a": 0.2,
-    "epsilon_cutoff": 3,
-    "eta_cutoff": 3,
-    "smoothing_factor": 0.2,
-    "smoothing_curve": 2,
-    "skew": 0.5,
-    "encoder_repetition_penalty": 1.1,
-    "no_repeat_ngram_size": 3,
     "penalty_alpha": 0.6,
     "guidance_scale": 1.5,
     "negative_prompt": "bad",
@@ -145,8 +141,9 @@ NOT_OFF = {
     "length_penalty": 2,
     "early_stopping": True,
     "max_tokens_second": 5,
-    "rep_pen_slope": 0.7,
     "include_reasoning": False,
+    "best_of": 3,
+    "tools": [{"type": "function"}],
 }
 
 
@@ -158,7 +155,7 @@ def test_what_cannot_be_applied_is_reported(name: str) -> None:
 
 def test_off_values_are_not_worth_a_word() -> None:
     off = {field.target: field.off[0] or None for field in fields.NOT_APPLIED}
-    off |= {"banned_strings": [], "negative_prompt": "", "top_a": 0, "early_stopping": False}
+    off |= {"banned_strings": [], "negative_prompt": "", "early_stopping": False}
     assert fields.not_applied({**off, "rep_pen_slope": 1, "api_type": "ooba", "user": "me"}) == ()
 
 
@@ -232,16 +229,17 @@ SILLY_TAVERN_ORDER = (
 
 def test_priority_names_become_steps_in_order() -> None:
     order, warnings = sampler_order(SILLY_TAVERN_ORDER, temperature_last=False)
-    assert order == (
-        *("penalties", "dry", "temperature", "top_n_sigma", "top_k", "top_p", "typical_p"),
-        *("min_p", "xtc", "adaptive_p", "mirostat"),
-    )
+    expected = [name for name in SILLY_TAVERN_ORDER if name != "dynamic_temperature"]
+    assert [step for step in order if step in expected] == [
+        *(name for name in expected if name not in ("adaptive_p", "mirostat")),
+        *("adaptive_p", "mirostat"),
+    ]
     assert warnings == ()
 
 
 def test_temperature_last_moves_it_behind_truncation() -> None:
     order, _ = sampler_order(SILLY_TAVERN_ORDER, temperature_last=True)
-    assert order[-4:] == ("xtc", "temperature", "adaptive_p", "mirostat")
+    assert order[-4:] == ("temperature", "quadratic_sampling", "adaptive_p", "mirostat")
 
 
 def test_order_always_holds_every_step() -> None:

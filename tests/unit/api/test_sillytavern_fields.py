@@ -184,7 +184,8 @@ def test_fresh_profile_has_71_fields_and_no_warning() -> None:
     assert (request.max_tokens, request.truncate_to) == (350, 7842)
     assert request.stop == ("\nUser:", "\n***")
     assert request.sampling.repetition_penalty == 1.1
-    assert request.sampling.order[-3:] == ("temperature", "adaptive_p", "mirostat")
+    last = ("temperature", "quadratic_sampling", "adaptive_p", "mirostat")
+    assert request.sampling.order[-4:] == last
 
 
 @pytest.mark.parametrize("name", sorted(set(FRESH) - WITHOUT_MEANING))

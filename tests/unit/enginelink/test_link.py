@@ -103,9 +103,10 @@ async def test_death_while_loading_says_why(start: Start) -> None:
 
 
 async def test_unreadable_frames_end_the_engine(start: Start) -> None:
+    before = psutil.Process().children()
     with pytest.raises(EngineLoadError):
         await start("garbage")
-    assert not psutil.Process().children()
+    assert psutil.Process().children() == before
 
 
 async def test_engine_that_answers_no_ping_is_killed_as_hung(start: Start) -> None:
@@ -141,16 +142,17 @@ async def test_close_kills_a_process_that_will_not_end(start: Start) -> None:
 
 
 async def test_cancelled_load_leaves_no_process(start: Start) -> None:
+    before = psutil.Process().children()
     command = (sys.executable, "-c", "import time; time.sleep(60)")
     loading = asyncio.ensure_future(
         EngineLink.start(CONFIG, command=command, limits=LinkLimits(close_seconds=0.2))
     )
-    while not psutil.Process().children():
+    while psutil.Process().children() == before:
         await asyncio.sleep(0.01)
     loading.cancel()
     with pytest.raises(asyncio.CancelledError):
         await loading
-    assert not psutil.Process().children()
+    assert psutil.Process().children() == before
 
 
 async def test_engine_sees_no_secrets(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
