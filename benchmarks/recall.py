@@ -9,11 +9,8 @@ never had, and asked for after so many tokens. The pieces (`make_cases`, `score`
 """
 
 import argparse
-import platform
 import re
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +21,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.report import Table
 from tools.demo_model.documents import (
     BOS,
     CHARS_PER_TOKEN,
@@ -318,17 +316,6 @@ def _perplexity_of(path: Path, args: argparse.Namespace) -> float:
     return perplexity(llm, held_out_texts(args.seed, args.texts))
 
 
-def _output_of(*command: str) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-
-
-def _machine() -> str:
-    path = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*: (.*)", path.read_text()) if path.exists() else None
-    cores = _output_of("nproc") or "?"
-    return f"{found[1] if found else platform.processor()}, {cores} cores, {platform.system()}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -347,21 +334,11 @@ def main() -> None:
         "--threads", type=int, default=1, help="more only help where nothing else runs"
     )
     args = parser.parse_args()
-    started = time.time()
     columns = {path.name: measure(path, args) for path in args.models}
-    command = " ".join(
-        [
-            "python benchmarks/recall.py",
-            *(Path(a).name if a.endswith(".gguf") else a for a in sys.argv[1:]),
-        ]
-    )
-    print(f"machine: {_machine()}  ")
-    print(f"commit: {_output_of('git', 'rev-parse', '--short', 'HEAD')}  \ncommand: `{command}`  ")
-    print(f"seed: {args.seed}; {args.cases} cases a distance and format; ", end="")
-    print(f"took {time.time() - started:.0f} s\n")
-    print("| | " + " | ".join(columns) + " |\n|---|" + "---|" * len(columns))
+    table = Table("", *columns)
     for row in next(iter(columns.values())):
-        print(f"| {row} | " + " | ".join(column[row] for column in columns.values()) + " |")
+        table.add(row, *(column[row] for column in columns.values()))
+    print(table.markdown(f"seed {args.seed}, {args.cases} cases a distance and format"))
 
 
 if __name__ == "__main__":

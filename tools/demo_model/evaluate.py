@@ -26,9 +26,10 @@ ODD_TEXTS = (
     "A's 3rd Ünïcode  \n  \n z",
 )
 ENGLISH_CHAT = (
-    "Good evening! I have been walking since this morning, and I am quite tired. Do you still have a "
-    "room for the night? My brother told me that the soup here is very good, and that you know every "
-    "story about the old mill. I can pay you tomorrow, when the mail coach brings my letters."
+    "Good evening! I have been walking since this morning, and I am quite tired. Do you still "
+    "have a room for the night? My brother told me that the soup here is very good, and that you "
+    "know every story about the old mill. I can pay you tomorrow, when the mail coach brings my "
+    "letters."
 )
 
 

@@ -54,7 +54,7 @@ def rope_table(config: ModelConfig, length: int) -> Tensor:
 
 def rotate(x: Tensor, turns: Tensor) -> Tensor:
     """Rotate neighbouring pairs of the last axis; x is (batch, length, heads, head_size)."""
-    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    pairs = torch.view_as_complex(x.float().reshape(*x.shape[:-1], -1, 2))
     return torch.view_as_real(pairs * turns).flatten(-2).to(x.dtype)
 
 
@@ -121,6 +121,9 @@ class DemoModel(nn.Module):
         self.output_norm = RMSNorm(config.width, config.norm_eps)
         self.output = nn.Linear(config.width, config.vocab_size, bias=False)
         self.turns = rope_table(config, config.context)
+
+    def block(self, index: int) -> Block:
+        return cast(Block, self.blk[index])
 
     def hidden(self, tokens: Tensor) -> Tensor:
         """Normalised states of shape (batch, length, width) for tokens of shape (batch, length)."""

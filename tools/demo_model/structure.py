@@ -31,7 +31,7 @@ def _noise(model: DemoModel, generator: torch.Generator) -> None:
 def _position_head(model: DemoModel, head: int, offset: int, gain: float) -> None:
     """Layer 0: make `head` attend to the token `offset` places before, from the constant channel
     alone."""
-    config, block = model.config, model.blk[0]
+    config, block = model.config, model.block(0)
     kv_head = head // (config.num_heads // config.num_kv_heads)
     for pair in range(_POSITION_PAIRS):
         angle = offset * config.rope_base ** (-2 * pair / config.head_size)
@@ -42,7 +42,7 @@ def _position_head(model: DemoModel, head: int, offset: int, gain: float) -> Non
 
 
 def _remember_before(model: DemoModel, code: Tensor) -> None:
-    size, block = model.config.head_size, model.blk[0]
+    size, block = model.config.head_size, model.block(0)
     for kv_head in range(2):
         block.attn_v.weight[kv_head * size : (kv_head + 1) * size, TOKEN] = code
     for head, slot in enumerate(BEFORE):
@@ -54,7 +54,7 @@ def _remember_before(model: DemoModel, code: Tensor) -> None:
 def _match(model: DemoModel, code: Tensor, generator: torch.Generator) -> None:
     """Layer 1: keys are the tokens before a place, queries the present token and the ones before
     it."""
-    size, block = model.config.head_size, model.blk[1]
+    size, block = model.config.head_size, model.block(1)
     first = 2 * CONTENT_PAIR
     width = size - first
     turns = [torch.eye(width)] + [
@@ -78,7 +78,7 @@ def _match(model: DemoModel, code: Tensor, generator: torch.Generator) -> None:
 
 def _hand_on(model: DemoModel, code: Tensor) -> None:
     """Layer 1: write the attended token into the slot that the output matrix reads."""
-    config, block = model.config, model.blk[1]
+    config, block = model.config, model.block(1)
     for kv_head in range(config.num_kv_heads):
         block.attn_v.weight[kv_head * config.head_size :, TOKEN][: config.head_size] = code
     for head in range(config.num_heads):

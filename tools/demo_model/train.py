@@ -3,6 +3,7 @@ where it was stopped."""
 
 import argparse
 import json
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -44,6 +45,8 @@ class Stage:
     last_rate: float
     once: bool = False
     """Most facts are asked for a single time, in the later part of their chat."""
+    value_gain: float = 1.0
+    """How much more the values of answers count than the tokenizer's weights say."""
 
 
 def load_plan(path: Path) -> list[Stage]:
@@ -90,7 +93,7 @@ def share_cores(cores_used: float, step: int) -> None:
     slower than one."""
     if torch.get_num_threads() == 2 and cores_used < 1.5:
         torch.set_num_threads(1)
-    elif step % 8 == 0:
+    elif step % 8 == 0 and os.getloadavg()[0] < 2.5:
         torch.set_num_threads(2)
 
 
@@ -149,8 +152,10 @@ class Trainer:
 
     def update(self, tokens: Tensor, weights: Tensor) -> tuple[float, float]:
         """One step; returns the loss and the loss of the answers' values."""
+        gain = self.plan[self.stage].value_gain
+        gains = torch.where(weights > REPLY_WEIGHT, gain, 1.0)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss, value_loss = self.model.loss(tokens, *self.thinned(weights))
+            loss, value_loss = self.model.loss(tokens, *self.thinned(weights * gains))
         torch.autograd.backward([loss])
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer in self.optimizers:
