@@ -165,7 +165,7 @@ def active_steps(params: SamplingParams) -> list[str]:
             f"the step {unknown[0]!r} is not known here", field="sampler_priority"
         )
     order = list(dict.fromkeys(params.order))
-    order = [n for n in order if n not in _ALWAYS_LAST] + [n for n in order if n in _ALWAYS_LAST]
+    order = [n for n in order if n not in _ALWAYS_LAST] + [n for n in _ALWAYS_LAST if n in order]
     is_greedy = params.temperature <= 0
     names = [
         name

@@ -84,11 +84,12 @@ class Dry:
         num_before = len(self._history) - 1
         if self._lengths.size <= num_before:
             self._lengths = np.concatenate([self._lengths, np.zeros_like(self._lengths)])
-        lengths, first = self._lengths, max(1, self._window_start())
-        lengths[first:num_before] = lengths[first - 1 : num_before - 1] + 1
-        lengths[0] = 1
-        first -= 1
-        lengths[first:num_before] *= self._history.tokens[first:num_before] == token_id
+        if num_before:
+            lengths, first = self._lengths, max(1, self._window_start())
+            lengths[first:num_before] = lengths[first - 1 : num_before - 1] + 1
+            lengths[0] = 1
+            first -= 1
+            lengths[first:num_before] *= self._history.tokens[first:num_before] == token_id
         self._note_breaker(self._history.tokens, num_before + 1)
 
     def apply(self, candidates: Candidates) -> None:

@@ -13,6 +13,7 @@ from innkeeper.engine.sampling.candidates import Candidates, Indices
 _FIRST_CUTOFF = 2.0**-6
 _CUTOFF_STEP = 2.0**-6
 _LAST_CUTOFF = 2.0**-100
+_FLAT = 2.0**-16
 
 
 def top_k(candidates: Candidates, k: int, min_keep: int = 0) -> None:
@@ -152,11 +153,26 @@ def tail_free(candidates: Candidates, z: float, min_keep: int = 0) -> None:
     """
     if candidates.size < 3:
         return
-    candidates.sort()
-    curvature = np.abs(np.diff(candidates.probabilities(), n=2))
-    total = np.cumsum(curvature)
-    within = int(np.searchsorted(total, z * total[-1], side="right"))
-    candidates.cut(min(candidates.size, max(1 + within, min_keep, 1)))
+    weights = candidates.weights()
+    count = _num_curved(np.sort(weights[weights >= np.float32(_FLAT)])[::-1], z)
+    if count is None:
+        candidates.sort()
+        curvature = np.cumsum(np.abs(np.diff(candidates.weights().astype(np.float64), n=2)))
+        count = 1 + int(np.searchsorted(curvature, z * curvature[-1], side="right"))
+    top_k(candidates, count, min_keep)
+
+
+def _num_curved(head: NDArray[np.float32], z: float) -> int | None:
+    """How many tokens tail-free keeps, from the likeliest ones' sorted weights; None where the
+    others might change that. Their second differences add up to twice their first weight at most,
+    since |b - 2c + d| <= (b - c) + (c - d).
+    """
+    if head.size < 3:
+        return None
+    curvature = np.cumsum(np.abs(np.diff(head.astype(np.float64), n=2)))
+    least, most = curvature[-1], curvature[-1] + 2 * float(head[-2])
+    low, high = np.searchsorted(curvature, [z * least, z * most], side="right")
+    return 1 + int(low) if low == high < curvature.size else None
 
 
 def top_n_sigma(candidates: Candidates, n: float, min_keep: int = 0) -> None:
