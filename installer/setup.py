@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> int:
         if error.help_text:
             say(error.help_text)
         return 1
-    except SetupError as error:
+    except (SetupError, OSError) as error:  # a full disk, a folder of somebody else
         say(str(error))
         return 1
     except KeyboardInterrupt:

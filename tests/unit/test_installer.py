@@ -268,6 +268,7 @@ def test_arguments_of_the_tests_are_passed_on(
     [
         (KeyboardInterrupt(), 130, "goes on from here"),
         (SetupError("no compiler; run: x"), 1, "no compiler; run: x"),
+        (PermissionError(13, "Permission denied", ".setup"), 1, "Permission denied: '.setup'"),
         (StepError("making .venv", Path("venv.log"), "run: apt y"), 1, "run: apt y"),
     ],
 )
