@@ -11,7 +11,7 @@ It has no lifespan and no globals: whoever made ``models`` closes it.
 from fastapi import FastAPI
 
 from innkeeper import __version__
-from innkeeper.api import llama_server, oobabooga, openai
+from innkeeper.api import llama_server, oobabooga, openai, own
 from innkeeper.api.docs import add_docs
 from innkeeper.api.errors import CatchAll, add_handlers
 from innkeeper.api.security import Access, Guard
@@ -35,6 +35,7 @@ def create_app(generate: Generate, models: Models, access: Access | None = None)
     app.include_router(openai.router(generate, models))
     app.include_router(oobabooga.router(generate, models))
     app.include_router(llama_server.router(models))
+    app.include_router(own.router(models))
     add_docs(app)
     add_handlers(app)
     # The last one added is the outermost.

@@ -11,6 +11,7 @@ import pytest
 from innkeeper.api.fields import FIELDS
 from innkeeper.serving import EngineDefaults
 from tests.unit.api.gateway import Gateway
+from tests.unit.api.test_completions import events
 
 
 def test_encode_counts_without_bos(client: httpx.Client) -> None:
@@ -158,6 +159,16 @@ def test_stop_generation_ends_what_runs(own_gateway: Gateway) -> None:
         thread.join()
         choice = answers[0].json()["choices"][0]
         assert choice["finish_reason"] == "stop" and len(choice["text"]) < 2000
+
+
+def test_load_can_be_watched_by_anyone(own_gateway: Gateway) -> None:
+    with own_gateway.client() as client:
+        assert client.get("/innkeeper/v1/load/events").status_code == 404
+        client.post("/v1/internal/model/load", json={"model_name": "a"})
+        (last,) = events(client.get("/innkeeper/v1/load/events"))
+        assert last == {"name": "a", "status": "done", "stage": "ready", "progress": 1.0}
+        status = client.get("/innkeeper/v1/status").json()
+        assert status["model"]["name"] == "a" and status["load"] == last
 
 
 class Tags(HTMLParser):
