@@ -101,11 +101,13 @@ def test_mirostat_holds_the_surprise(version: int, tau: float) -> None:
 
 @pytest.mark.parametrize("target", [0.2, 0.5])
 def test_adaptive_p_draws_tokens_of_its_probability(target: float) -> None:
-    made = sampler(2_000, adaptive_target=target, adaptive_decay=0.9, min_p=0.2)
+    made = sampler(100, adaptive_target=target, adaptive_decay=0.9, min_p=0.05)
+    random = np.random.default_rng(4)
     drawn: list[float] = []
-    for step in range(600):
-        logits = random_logits(2_000, step % 40, spread=4)
-        before = reference.min_p(as_dict(logits), 0.2)
+    for step in range(800):
+        slope = float(random.uniform(0.2, 2.5))  # the likeliest token has 0.2 to 0.9
+        logits = (-slope * random.permutation(100)).astype(np.float32)
+        before = reference.min_p(as_dict(logits), 0.05)
         if step in (0, 1, 7, 100):
             wanted = reference.adaptive_p(before, target, 0.9, drawn)
             assert_same(distribution(made, logits), wanted)
