@@ -125,7 +125,7 @@ def _run_child(
             encoding="utf-8",
             errors="replace",
             timeout=TIMEOUT_SECONDS,
-            env=_environment(),
+            env=child_environment(),
             check=False,
         )
     except subprocess.TimeoutExpired:
@@ -142,7 +142,7 @@ def _run_child(
     return [*found, _refused(_last_words(child.stderr, child.returncode))]
 
 
-def _environment() -> dict[str, str]:
+def child_environment() -> dict[str, str]:
     """The child's: as ours without secrets; it must find its libraries and this package."""
     package = str(Path(__file__).parents[2])
     secret = ("KEY", "TOKEN", "SECRET", "PASSWORD")
