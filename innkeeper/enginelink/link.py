@@ -33,9 +33,10 @@ class LinkLimits(Struct, frozen=True, kw_only=True):
     """No pong for this long: ``responsive`` is false."""
     hung_seconds: float = 15.0
     """No pong for this long: it is killed."""
-    step_seconds: float = 300.0
-    """One step that takes longer: it is killed. Generous, because the first step of a model on a
-    slow disk reads all of its weights."""
+    step_seconds: float = 60.0
+    """One step that takes longer: it is killed. Steps are sized to a fraction of a second."""
+    first_step_seconds: float = 600.0
+    """The same before any step has ended: the first one may read all weights from a slow disk."""
     close_seconds: float = 3.0
     """Time to end by itself, then again after SIGTERM, before SIGKILL."""
 
@@ -275,7 +276,8 @@ class EngineLink:
             except EngineError:
                 return
             self._last_pong = time.monotonic()
-            if pong.stats.seconds_in_step > limits.step_seconds:
+            limit = limits.step_seconds if pong.stats.num_steps else limits.first_step_seconds
+            if pong.stats.seconds_in_step > limit:
                 self._kill(f"one step has taken {pong.stats.seconds_in_step:.0f} s")
                 return
             done, _ = await asyncio.wait([self.lost], timeout=limits.ping_seconds)

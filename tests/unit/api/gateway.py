@@ -1,6 +1,7 @@
 """A whole gateway on a free port, in a thread of its own, for tests through the front door."""
 
 import asyncio
+import functools
 import os
 import socket
 import threading
@@ -13,6 +14,7 @@ import uvicorn
 
 from innkeeper.api import Access, create_app
 from innkeeper.core import EngineStats
+from innkeeper.enginelink import EngineLink, LinkLimits
 from innkeeper.errors import InnkeeperError
 from innkeeper.serving import EngineDefaults, Generate, Models
 
@@ -33,6 +35,7 @@ class Gateway:
         defaults: EngineDefaults | None = None,
         access: Access | None = None,
         max_queued: int = 64,
+        limits: LinkLimits | None = None,
         **options: str,
     ) -> None:
         self._folder = folder
@@ -40,6 +43,7 @@ class Gateway:
         self._defaults = defaults or EngineDefaults(backend="fake", num_ctx=2048, options=options)
         self._access = access
         self._max_queued = max_queued
+        self._start = functools.partial(EngineLink.start, limits=limits)
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
         self._ready = threading.Event()
         self._failure: BaseException | None = None
@@ -83,7 +87,7 @@ class Gateway:
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self.models = Models(self._folder, self._defaults, retry_seconds=(0.0,))
+        self.models = Models(self._folder, self._defaults, start=self._start, retry_seconds=(0.0,))
         generate = Generate(self.models, max_queued=self._max_queued)
         app = create_app(generate, self.models, self._access)
         door = socket.create_server(("127.0.0.1", 0))

@@ -11,25 +11,26 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import msgspec
 import pytest
 from starlette.types import Message
 
 from innkeeper.api.errors import ClientLeftError
 from innkeeper.api.stream import EventStream, unless_client_leaves
-from innkeeper.enginelink import EngineLink
+from innkeeper.enginelink import LinkLimits
 from innkeeper.errors import BusyError, EngineCrashedError
 from tests.unit.api.gateway import Gateway
 
 PATH = "/v1/completions"
 LONG: dict[str, Any] = {"prompt": "hi", "max_tokens": 2000}
+QUICK = LinkLimits(ping_seconds=0.02, step_seconds=1)
+"""Engines tell their state every 20 ms."""
 SCOPE: dict[str, Any] = {"type": "http"}
 
 
 @pytest.fixture
 def slow(tmp_path: Path) -> Iterator[Gateway]:
     """200 tokens a second."""
-    with Gateway(tmp_path, tokens_per_second="200") as running:
+    with Gateway(tmp_path, limits=QUICK, tokens_per_second="200") as running:
         yield running
 
 
@@ -56,22 +57,8 @@ def num_running(gateway: Gateway) -> int:
     return gateway.run(ask())
 
 
-@pytest.fixture
-def quick_pings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Engines tell their state every 20 ms."""
-    original = EngineLink._watch
-
-    async def watch(self: EngineLink) -> None:
-        self._limits = msgspec.structs.replace(self._limits, ping_seconds=0.02)
-        await original(self)
-
-    monkeypatch.setattr(EngineLink, "_watch", watch)
-
-
 @pytest.mark.parametrize("path", [PATH, "/v1/chat/completions"])
-def test_streaming_client_that_leaves_frees_its_slot(
-    quick_pings: None, slow: Gateway, path: str
-) -> None:
+def test_streaming_client_that_leaves_frees_its_slot(slow: Gateway, path: str) -> None:
     body = {**LONG, "messages": [{"role": "user", "content": "hi"}], "stream": True}
     with slow.client() as client:
         with client.stream("POST", path, json=body) as response:
@@ -82,9 +69,7 @@ def test_streaming_client_that_leaves_frees_its_slot(
 
 
 @pytest.mark.parametrize("path", [PATH, "/v1/chat/completions"])
-def test_waiting_client_that_leaves_frees_its_slot(
-    quick_pings: None, slow: Gateway, path: str
-) -> None:
+def test_waiting_client_that_leaves_frees_its_slot(slow: Gateway, path: str) -> None:
     body = {**LONG, "messages": [{"role": "user", "content": "hi"}]}
     with httpx.Client(base_url=slow.url, timeout=0.3, trust_env=False) as client:
         with pytest.raises(httpx.ReadTimeout):
@@ -92,8 +77,8 @@ def test_waiting_client_that_leaves_frees_its_slot(
     assert wait_for(lambda: num_running(slow) == 0) < 1
 
 
-def test_probing_client_that_leaves_frees_its_slot(quick_pings: None, tmp_path: Path) -> None:
-    with Gateway(tmp_path, prefill_per_second="500") as gateway:
+def test_probing_client_that_leaves_frees_its_slot(tmp_path: Path) -> None:
+    with Gateway(tmp_path, limits=QUICK, prefill_per_second="500") as gateway:
         with httpx.Client(base_url=gateway.url, timeout=0.3, trust_env=False) as client:
             with pytest.raises(httpx.ReadTimeout):
                 client.post("/v1/internal/logits", json={"prompt": "x" * 1900})
@@ -163,6 +148,15 @@ def test_health_is_503_while_the_engine_is_stopped(tmp_path: Path) -> None:
         finally:
             os.kill(stopped, signal.SIGCONT)
         wait_for(lambda: client.get("/health").status_code == 200)
+
+
+def test_engine_hung_in_a_step_is_replaced(tmp_path: Path) -> None:
+    with Gateway(tmp_path, limits=QUICK, hang_after="5") as gateway, gateway.client() as client:
+        with client.stream("POST", PATH, json={**LONG, "stream": True}) as response:
+            *_, last = chunks(response)
+        assert last["error"]["code"] == "engine_hung"
+        answer = client.post(PATH, json={"prompt": "hi", "max_tokens": 3})
+        assert len(answer.json()["choices"][0]["text"]) == 3
 
 
 def test_queue_over_its_limit_is_429_with_retry_after(tmp_path: Path) -> None:

@@ -33,13 +33,23 @@ FACTS = ModelFacts(
     chat_template=None,
 )
 TIMINGS = Timings(prompt_n=1, cache_n=0, prompt_ms=1.0, predicted_n=1, predicted_ms=1.0)
-MODES = ("good", "die-loading", "garbage", "deaf", "slow-step", "abort", "stubborn", "environment")
+MODES = (
+    "good",
+    "die-loading",
+    "garbage",
+    "deaf",
+    "slow-step",
+    "slow-first-step",
+    "abort",
+    "stubborn",
+    "environment",
+)
 
 
 def stats(mode: str) -> EngineStats:
     return EngineStats(
-        seconds_in_step=1000.0 if mode == "slow-step" else 0.0,
-        num_steps=0,
+        seconds_in_step=100.0 if mode in ("slow-step", "slow-first-step") else 0.0,
+        num_steps=0 if mode == "slow-first-step" else 1,
         num_running=0,
         num_waiting=0,
         num_cells_used=0,
