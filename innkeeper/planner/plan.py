@@ -47,6 +47,8 @@ class Wishes:
     """None = one per sequence; 0 = every row of a batch."""
     kv_unified: bool = True
     repack: bool = True
+    can_offload: bool = True
+    """Whether this build of llama.cpp can use the GPU at all."""
     freed_bytes: int = 0
     """RAM that a model unloaded first gives back."""
     freed_gpu_bytes: int = 0
@@ -122,7 +124,7 @@ class _Planner:
         self.ram_bytes = max(
             0, hardware.available_ram_bytes + wishes.freed_bytes - RESERVE_RAM_BYTES
         )
-        gpus = hardware.gpus
+        gpus = hardware.gpus if wishes.can_offload else ()
         usable = sum(max(0, gpu.free_bytes - RESERVE_GPU_BYTES) for gpu in gpus)
         self.gpu_bytes = usable + wishes.freed_gpu_bytes if gpus else 0
 
@@ -262,7 +264,10 @@ class _Planner:
             )
         if settings.kv_type_k != "f16" and self.wishes.kv_type_k is None:
             yield f"the cache is kept as {settings.kv_type_k} to make room for a longer context"
-        yield from _gpu_reasons(settings.num_gpu_layers, self.hardware, shape)
+        if self.hardware.gpus and not self.wishes.can_offload:
+            yield "the GPU stays unused, since this llama.cpp was built without it"
+        else:
+            yield from _gpu_reasons(settings.num_gpu_layers, self.hardware, shape)
         if not found.is_exact:
             yield "the estimate is approximate for this model; a dry run makes it exact"
 

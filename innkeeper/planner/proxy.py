@@ -132,7 +132,8 @@ def _fill_tensor(
     elif tensor.type == _F32 and "ffn_gate_inp" in tensor.name:
         values = random.standard_normal(tensor.num_weights).astype(np.float32)
     elif tensor.type == _F16 and tensor.name == "token_embd.weight":
-        values = random.standard_normal(tensor.num_weights, dtype=np.float32).astype(np.float16)
+        some = random.standard_normal(min(tensor.num_weights, 1 << 20)).astype(np.float16)
+        values = np.resize(some, tensor.num_weights)
     else:
         return
     file.seek(position)

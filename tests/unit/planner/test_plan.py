@@ -140,6 +140,12 @@ def test_small_gpu_gets_as_many_layers_as_fit(free_gib: int) -> None:
     assert not more.fits
 
 
+def test_build_without_gpu_support_leaves_the_gpu_alone() -> None:
+    found = plan(seven_b(), with_gpu(22 * GIB), Wishes(can_offload=False))
+    assert found.num_gpu_layers == 0
+    assert any("stays unused" in reason for reason in found.reasons)
+
+
 def test_layers_on_the_gpu_make_it_faster() -> None:
     speeds = [plan(seven_b(), with_gpu(n * GIB), Wishes()).tokens_per_second for n in (2, 4, 22)]
     assert speeds == sorted(speeds)
