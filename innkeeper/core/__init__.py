@@ -3,6 +3,7 @@
 from innkeeper.core.model import EngineConfig, EngineStats, ModelFacts
 from innkeeper.core.request import (
     DEFAULT_SAMPLER_ORDER,
+    Constraint,
     FinishReason,
     GenerateRequest,
     Message,
@@ -13,6 +14,7 @@ from innkeeper.core.request import (
 
 __all__ = [
     "DEFAULT_SAMPLER_ORDER",
+    "Constraint",
     "EngineConfig",
     "EngineStats",
     "FinishReason",

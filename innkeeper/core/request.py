@@ -123,6 +123,20 @@ class Message(Struct, frozen=True, omit_defaults=True):
     extra: dict[str, Any] = {}
 
 
+ConstraintKind = Literal["json_schema", "json_object", "regex", "gbnf", "lark", "choice"]
+
+
+class Constraint(Struct, frozen=True, omit_defaults=True):
+    """The form that a reply must have: no token is chosen that would break it."""
+
+    kind: ConstraintKind
+    text: str = ""
+    """The schema, regular expression or grammar; for ``choice`` a JSON list of texts; for
+    ``json_object`` nothing."""
+    field: str = "grammar"
+    """What the client called it, for errors."""
+
+
 class GenerateRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One generation, as ``serving`` takes it and as the engine receives it.
 
@@ -134,6 +148,7 @@ class GenerateRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     messages: tuple[Message, ...] | None = None
     model: str | None = None
     sampling: SamplingParams = SamplingParams()
+    constraint: Constraint | None = None
     stop: tuple[str, ...] = ()
     max_tokens: int | None = None
     """None = until the context is full."""

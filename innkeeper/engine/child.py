@@ -200,6 +200,8 @@ class _Preparer(threading.Thread):
         else:
             facts = self._engine.runner.facts
             tokens, truncated_n = tokenize_prompt(frame.request, self._tokenizer, facts)
+            if frame.request.constraint is not None:
+                self._engine.grammars.compile(frame.request.constraint)  # may take long: not there
             probe = frame if isinstance(frame, Probe) else None
             self._engine.inbox.put(Prepared(frame.id, frame.request, tokens, truncated_n, probe))
 

@@ -31,6 +31,7 @@ from innkeeper.core.frames import (
     Probabilities,
     Probe,
 )
+from innkeeper.engine.grammar import GrammarCompiler
 from innkeeper.engine.kv_cache import KVCache
 from innkeeper.engine.reply import Released, ReplyText
 from innkeeper.engine.reuse import Policy
@@ -71,6 +72,7 @@ class Engine:
         self.inbox: queue.SimpleQueue[Prepared | Cancel] = queue.SimpleQueue()
         self.runner = runner
         self.vocabulary = Vocabulary(runner.tokenizer, facts.num_vocab, facts.end_ids)
+        self.grammars = GrammarCompiler(self.vocabulary)
         self.cache = KVCache(runner, facts.num_pool, num_scratch=facts.max_sequences)
         self._emit = emit
         self._scheduler = Scheduler(
@@ -176,6 +178,7 @@ class Engine:
             max_length=limit,
             sampler=sampler,
             reply=ReplyText(request.stop),
+            grammar=self.grammars.compile(request.constraint) if request.constraint else None,
             policy=Policy(request.kv_reuse or self._kv_reuse),
             leader=leader,
             truncated_n=prepared.truncated_n,
@@ -275,42 +278,57 @@ class Engine:
         self._sample(sequence, logits)
 
     def _sample(self, sequence: Sequence, logits: Logits) -> None:
-        """Chooses the next token, releases text, and finishes where that ends the reply."""
+        """Chooses the next token and goes on with it, or ends the reply."""
         if sequence.is_refresh:
             self._end_refresh(sequence)
             return
-        request = sequence.request
-        wanted = request.logprobs
+        wanted = sequence.request.logprobs
         logprobs = None if wanted is None else _log_softmax(logits)
         try:
             if sequence.probe is not None:
                 self._answer(sequence, sequence.probe, logits)
-                return
-            if len(sequence.tokens) >= sequence.max_length:
+            elif len(sequence.tokens) >= sequence.max_length:
                 self._finish(sequence, "length")
-                return
-            if request.sampling.ban_eos or sequence.num_generated < request.sampling.min_tokens:
-                logits[list(self._end_ids)] = -np.inf
-            token_id = sequence.sampler.sample(logits)
+            else:
+                self._follow(sequence, self._choose(sequence, logits), logprobs)
         except InnkeeperError as error:
             self._fail(sequence, error)
-            return
-        self._num_predicted += 1
-        sequence.tokens.append(token_id)
-        if token_id in self._end_ids:
+
+    def _choose(self, sequence: Sequence, logits: Logits) -> int | None:
+        """The next token; None where the constraint allows none, so that the reply is complete."""
+        sampling = sequence.request.sampling
+        if sampling.ban_eos or sequence.num_generated < sampling.min_tokens:
+            logits[list(self._end_ids)] = -np.inf
+        if sequence.grammar is not None and not sequence.grammar.restrict(logits):
+            return None
+        return sequence.sampler.sample(logits)
+
+    def _follow(self, sequence: Sequence, token_id: int | None, logprobs: Logits | None) -> None:
+        """Releases text, and finishes where the token ends the reply."""
+        if token_id is not None:
+            self._num_predicted += 1
+            sequence.tokens.append(token_id)
+        if token_id is None or token_id in self._end_ids:
             self._finish(sequence, "stop")
             return
         sequence.sampler.accept(token_id)
-        tokenizer = self.runner.tokenizer
-        piece = tokenizer.piece(token_id, special=not request.skip_special_tokens)
-        entry = None
-        if logprobs is not None and wanted is not None:
-            entry = self._logprob_entry(token_id, logprobs, wanted)
-        self._release(sequence, sequence.reply.push(piece, entry))
-        if sequence.reply.stop_text is not None:
+        if sequence.grammar is not None:
+            sequence.grammar.accept(token_id)
+        self._release(sequence, self._push(sequence, token_id, logprobs))
+        if sequence.is_complete:
             self._finish(sequence, "stop")
         elif len(sequence.tokens) >= sequence.max_length:
             self._finish(sequence, "length")
+        elif sequence.grammar is not None:
+            sequence.grammar.prepare()
+
+    def _push(self, sequence: Sequence, token_id: int, logprobs: Logits | None) -> Released:
+        request, entry = sequence.request, None
+        if logprobs is not None and request.logprobs is not None:
+            entry = self._logprob_entry(token_id, logprobs, request.logprobs)
+        tokenizer = self.runner.tokenizer
+        piece = tokenizer.piece(token_id, special=not request.skip_special_tokens)
+        return sequence.reply.push(piece, entry)
 
     def _logprob_entry(self, token_id: int, logprobs: Logits, count: int) -> TokenLogprob:
         def piece(token: int) -> bytes:

@@ -6,6 +6,7 @@ from enum import Enum, auto
 
 from innkeeper.core import GenerateRequest, Timings
 from innkeeper.core.frames import Probe
+from innkeeper.engine.grammar import Grammar
 from innkeeper.engine.reply import ReplyText
 from innkeeper.engine.reuse import Policy
 from innkeeper.engine.runner import Sampler
@@ -31,6 +32,7 @@ class Sequence:
     """Tokens at which the reply ends with ``length``."""
     sampler: Sampler
     reply: ReplyText
+    grammar: Grammar | None = None
     policy: Policy = Policy.EXACT
     leader: "Sequence | None" = None
     """The choice whose prompt this one shares; it waits until that prompt is read."""
@@ -62,6 +64,13 @@ class Sequence:
     def num_to_read(self) -> int:
         """Tokens still to be evaluated before the next one can be sampled."""
         return len(self.tokens) - self.num_cached
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether a stop string or the constraint has ended the reply."""
+        if self.reply.stop_text is not None:
+            return True
+        return self.grammar is not None and self.grammar.is_finished
 
     def timings(self) -> Timings:
         now = time.perf_counter()

@@ -50,6 +50,16 @@ class Vocabulary:
         return tuple(piece(token_id, special=True) for token_id in range(self.num_vocab))
 
     @cached_property
+    def control_ids(self) -> frozenset[int]:
+        """Tokens that add no text to a reply but have a name, such as ``</s>``."""
+        piece = self.tokenizer.piece
+        return frozenset(
+            token_id
+            for token_id, data in enumerate(self.pieces)
+            if data and not piece(token_id, special=False)
+        )
+
+    @cached_property
     def newline_id(self) -> int:
         """The token that ends a line."""
         return self.tokenizer.encode("\n", add_special=False, parse_special=False)[-1]

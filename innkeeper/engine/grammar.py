@@ -1,0 +1,211 @@
+"""Replies that obey: JSON schema, regular expression, GBNF or Lark grammar, a list of choices.
+
+llguidance turns a constraint into a mask over the vocabulary for each place of the reply. The mask
+of the next place is computed on a thread of its own while the model is evaluated.
+"""
+
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
+
+import numpy as np
+from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper, grammar_from
+from numpy.typing import NDArray
+
+from innkeeper.core import Constraint
+from innkeeper.engine.runner import Logits
+from innkeeper.engine.vocabulary import Vocabulary
+from innkeeper.errors import EngineError, InvalidRequestError
+
+_MAX_COMPILED = 32
+_WHITESPACE = r"(\n[ \t]{0,20}| )?"
+"""Between JSON tokens: nothing, a space, or a line break with indentation. Without a bound a model
+may write blanks for ever."""
+_NAMES = {
+    "json_schema": "JSON schema",
+    "json_object": "JSON grammar",
+    "regex": "regular expression",
+    "gbnf": "grammar",
+    "lark": "grammar",
+    "choice": "list of choices",
+}
+
+
+class Grammar:
+    """The state of one constraint in one reply. Owned by the loop's thread."""
+
+    def __init__(
+        self, matcher: LLMatcher, vocabulary: Vocabulary, executor: ThreadPoolExecutor
+    ) -> None:
+        self._matcher = matcher
+        self._num_vocab = vocabulary.num_vocab
+        self._end_ids = np.asarray(vocabulary.end_ids, np.int64)
+        self._executor = executor
+        self._next: Future[bytes] | None = None
+
+    def prepare(self) -> None:
+        """Begins to compute the next mask, on another thread."""
+        if self._next is None:
+            self._next = self._executor.submit(self._matcher.compute_bitmask)
+
+    def mask(self) -> NDArray[np.bool_]:
+        """Which tokens may come next (num_vocab,); waits for ``prepare``. End tokens may come
+        where the constraint is fulfilled.
+
+        Raises: EngineError if the constraint has become too costly to follow.
+        """
+        self.prepare()
+        bits = np.frombuffer(self._settle(), np.uint8)
+        allowed = np.unpackbits(bits, count=self._num_vocab, bitorder="little").view(np.bool_)
+        allowed[self._end_ids] = self._matcher.is_accepting()
+        self._check()
+        return allowed
+
+    def restrict(self, logits: Logits) -> bool:
+        """Bans in ``logits`` (num_vocab,) what may not come next. False if nothing may: the reply
+        is complete, and ``logits`` is as it was."""
+        allowed = self.mask()
+        if np.count_nonzero(allowed) <= np.count_nonzero(allowed[self._end_ids]):
+            return False
+        np.copyto(logits, np.float32(-np.inf), where=~allowed)
+        return True
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the constraint is fulfilled and allows nothing more."""
+        self._settle()
+        return bool(self._matcher.is_stopped()) and not self._matcher.is_error()
+
+    def accept(self, token_id: int) -> None:
+        """Follows the reply by one token, which ``mask`` allowed."""
+        self._settle()
+        self._next = None
+        self._matcher.consume_token(token_id)
+        self._check()
+
+    def rewind(self, count: int) -> None:
+        """Takes the last ``count`` tokens back."""
+        self._settle()
+        self._next = None
+        self._matcher.rollback(count)
+        self._check()
+
+    def _settle(self) -> bytes:
+        """The matcher is not to be touched while it computes."""
+        return self._next.result() if self._next is not None else b""
+
+    def _check(self) -> None:
+        if self._matcher.is_error():
+            reason = _first_line(self._matcher.get_error())
+            raise EngineError(f"the constraint cannot be followed further: {reason}")
+
+
+class GrammarCompiler:
+    """Makes grammars for one model. Compiled ones are kept, so that a repeated constraint, or the
+    choices of one request, cost nothing again. Safe to call from several threads."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+        self._compiled: OrderedDict[tuple[str, str], LLMatcher] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def compile(self, constraint: Constraint) -> Grammar:
+        """A grammar at its beginning.
+
+        Raises: InvalidRequestError naming the constraint's field, if it cannot be used.
+        """
+        key = constraint.kind, constraint.text
+        with self._lock:
+            template = self._compiled.pop(key, None)
+            if template is None:
+                template = self._matcher(constraint)
+            self._compiled[key] = template
+            while len(self._compiled) > _MAX_COMPILED:
+                self._compiled.popitem(last=False)
+            return Grammar(template.deep_copy(), self._vocabulary, self._executor)
+
+    def _matcher(self, constraint: Constraint) -> LLMatcher:
+        try:
+            source = _source(constraint)
+        except ValueError as error:
+            raise _refused(constraint, str(error)) from error
+        matcher = LLMatcher(self._tokenizer, source, log_level=0)
+        if matcher.is_error():
+            raise _refused(constraint, matcher.get_error())
+        if not any(matcher.compute_bitmask()):
+            raise _refused(constraint, "no text fulfils it")
+        return matcher
+
+    @cached_property
+    def _tokenizer(self) -> LLTokenizer:
+        return LLTokenizer(
+            TokenizerWrapper(_WholeVocabulary(self._vocabulary)),
+            n_vocab=self._vocabulary.num_vocab,
+            eos_token=list(self._vocabulary.end_ids) or None,
+        )
+
+    @cached_property
+    def _executor(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(1, thread_name_prefix="grammar")
+
+
+class _WholeVocabulary:
+    """A vocabulary as llguidance reads one."""
+
+    bos_token_id = None
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self.tokens = vocabulary.pieces
+        self.special_token_ids = sorted(vocabulary.control_ids)
+        self.eos_token_id = vocabulary.end_ids[0] if vocabulary.end_ids else 0
+        self._tokenizer = vocabulary.tokenizer
+
+    def __call__(self, text: bytes) -> Sequence[int]:
+        decoded = text.decode("utf-8", "replace")
+        return self._tokenizer.encode(decoded, add_special=False, parse_special=False)
+
+
+def _source(constraint: Constraint) -> str:
+    """llguidance's form of a constraint. Raises: ValueError."""
+    match constraint.kind:
+        case "json_object":
+            return _json_grammar({"type": "object"})
+        case "json_schema":
+            schema = json.loads(constraint.text)
+            if not isinstance(schema, dict | bool):
+                raise ValueError("it is not an object")
+            return _json_grammar(schema if isinstance(schema, dict) else _any_or_none(schema))
+        case "choice":
+            return LLMatcher.grammar_from_lark(_choice(json.loads(constraint.text)))
+        case "regex" | "gbnf" | "lark":
+            return grammar_from(constraint.kind, constraint.text)
+
+
+def _json_grammar(schema: dict[str, object]) -> str:
+    return LLMatcher.grammar_from_json_schema(schema, overrides={"whitespace_pattern": _WHITESPACE})
+
+
+def _any_or_none(allows: bool) -> dict[str, object]:
+    if not allows:
+        raise ValueError("it allows nothing")
+    return {}
+
+
+def _choice(texts: object) -> str:
+    if not isinstance(texts, list) or not texts or not all(isinstance(t, str) for t in texts):
+        raise ValueError("it is not a list of texts")
+    return "start: " + " | ".join(json.dumps(text, ensure_ascii=False) for text in texts)
+
+
+def _refused(constraint: Constraint, reason: str) -> InvalidRequestError:
+    name = _NAMES[constraint.kind]
+    return InvalidRequestError(
+        f"the {name} cannot be used: {_first_line(reason)}", field=constraint.field
+    )
+
+
+def _first_line(text: str) -> str:
+    return text.strip().split("\n", 1)[0][:300]
