@@ -83,6 +83,9 @@ class EventStream(Response):
             async with contextlib.aclosing(self._pieces):
                 async for piece in self._pieces:
                     await self._write(send, piece)
+                    # Neither line above waits while events are at hand; a client that has left
+                    # must be noticed all the same.
+                    await asyncio.sleep(0)
         except InnkeeperError as error:
             await self._fail(error, scope, receive, send)
         except OSError:
