@@ -1,0 +1,1 @@
+"""The Hugging Face hub: finding models, knowing them before the download, downloading them."""
