@@ -153,7 +153,8 @@ class GrammarCompiler:
 
 
 class _WholeVocabulary:
-    """A vocabulary as llguidance reads one."""
+    """A vocabulary as llguidance reads one. Where only one text can follow, it allows only the
+    first of the tokens that ``__call__`` gives, so these must spell the text exactly."""
 
     bos_token_id = None
 
@@ -162,10 +163,54 @@ class _WholeVocabulary:
         self.special_token_ids = sorted(vocabulary.control_ids)
         self.eos_token_id = vocabulary.end_ids[0] if vocabulary.end_ids else 0
         self._tokenizer = vocabulary.tokenizer
+        self._control_ids = vocabulary.control_ids
 
-    def __call__(self, text: bytes) -> Sequence[int]:
-        decoded = text.decode("utf-8", "replace")
-        return self._tokenizer.encode(decoded, add_special=False, parse_special=False)
+    def __call__(self, text: bytes | str) -> Sequence[int]:
+        data = text if isinstance(text, bytes) else text.encode()
+        # SentencePiece puts a space in front of a text, but not behind a line break.
+        for lead in (b"", b"\n"):
+            tokens = self._without(lead, self._encode(lead + data))
+            if self._spell(tokens) == data:
+                return tokens
+        return self._longest_matches(data)
+
+    def _encode(self, data: bytes) -> list[int]:
+        text = data.decode("utf-8", "replace")
+        return self._tokenizer.encode(text, add_special=False, parse_special=False)
+
+    def _without(self, lead: bytes, tokens: list[int]) -> list[int]:
+        """The tokens behind ``lead`` (and a space that was put before it)."""
+        count = 0
+        while lead and count < len(tokens) and not self._spell(tokens[:count]).endswith(lead):
+            count += 1
+        return tokens[count:]
+
+    def _spell(self, tokens: Sequence[int]) -> bytes:
+        return b"".join(self.tokens[token_id] for token_id in tokens)
+
+    def _longest_matches(self, data: bytes) -> list[int]:
+        found, start = [], 0
+        while start < len(data):
+            end = min(len(data), start + self._longest)
+            while end > start and data[start:end] not in self._ids:
+                end -= 1
+            if end == start:
+                break  # no token begins with this byte
+            found.append(self._ids[data[start:end]])
+            start = end
+        return found
+
+    @cached_property
+    def _ids(self) -> dict[bytes, int]:
+        return {
+            piece: token_id
+            for token_id, piece in enumerate(self.tokens)
+            if piece and token_id not in self._control_ids
+        }
+
+    @cached_property
+    def _longest(self) -> int:
+        return max(map(len, self._ids), default=1)
 
 
 def _source(constraint: Constraint) -> str:
