@@ -33,7 +33,7 @@ class PartFile:
         self.size = 0
         self.was_continued = False
         """Whether bytes of an earlier run are in it."""
-        self._lock = FileLock(str(self.path) + ".lock")
+        self._lock = FileLock(f"{target}.part.lock")
         self._file: BinaryIO | None = None
         self._hash = new_hash(file)
 
