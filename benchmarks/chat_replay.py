@@ -42,8 +42,13 @@ class Turn(NamedTuple):
 
 def reply_before(previous: str, prompt: str) -> str:
     """The recorded reply to ``previous``, found in the next prompt; empty if it is not there."""
+    if prompt == previous:
+        return ""
     tail = previous[-80:]
     start = prompt.rfind(tail)
+    if start < 0:  # lore was put between the question and its reply: the last one of this speaker
+        tail = "\n" + prompt.rsplit("\n", 1)[-1]
+        start = prompt.rfind(tail, 0, len(prompt) - len(tail))
     if start < 0:
         return ""
     start += len(tail)
