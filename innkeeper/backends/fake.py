@@ -67,6 +67,7 @@ class FakeRunner:
 
     max_rows = 512
     can_edit = True
+    has_state = False
 
     def __init__(self, config: EngineConfig) -> None:
         self.tokenizer = ByteTokenizer()

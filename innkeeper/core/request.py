@@ -149,6 +149,8 @@ class GenerateRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     model: str | None = None
     sampling: SamplingParams = SamplingParams()
     constraint: Constraint | None = None
+    banned: tuple[str, ...] = ()
+    """Phrases that the reply never shows, in any case of letters."""
     stop: tuple[str, ...] = ()
     max_tokens: int | None = None
     """None = until the context is full."""

@@ -196,6 +196,13 @@ class KVCache:
             self._holders[cell] = 1
             base.cells.append(cell)
 
+    def take_back(self, sequence_id: int, length: int) -> bool:
+        """Cuts a sequence in use to its first ``length`` tokens; False if that cannot be."""
+        if not self._runner.can_resume(sequence_id, length, self.length(sequence_id)):
+            return False
+        self._cut(sequence_id, length)
+        return True
+
     def release(self, sequence_id: int, *, keep: bool = True) -> None:
         """Ends the use of an id; its tokens stay as an idle base if ``keep``."""
         base = self._bases[sequence_id]

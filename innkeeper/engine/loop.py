@@ -6,6 +6,7 @@
 (a ``queue.SimpleQueue``) and read ``stats``.
 """
 
+import math
 import queue
 import random
 import time
@@ -31,6 +32,7 @@ from innkeeper.core.frames import (
     Probabilities,
     Probe,
 )
+from innkeeper.engine.banned import SHORT_PHRASE, automaton
 from innkeeper.engine.grammar import GrammarCompiler
 from innkeeper.engine.kv_cache import KVCache
 from innkeeper.engine.reply import Released, ReplyText
@@ -40,7 +42,7 @@ from innkeeper.engine.sampling import build_sampler
 from innkeeper.engine.scheduler import Batch, Scheduler, SliceSizer
 from innkeeper.engine.sequence import Sequence, Status
 from innkeeper.engine.vocabulary import Vocabulary
-from innkeeper.errors import EngineError, InnkeeperError
+from innkeeper.errors import EngineError, InnkeeperError, InvalidRequestError
 
 Emit = Callable[[list[msgspec.Struct]], None]
 _SEED_LIMIT = 2**32
@@ -164,8 +166,8 @@ class Engine:
         self, prepared: Prepared, index: int, seed: int, leader: Sequence | None
     ) -> Sequence:
         request, num_prompt = prepared.request, len(prepared.tokens)
-        seed %= _SEED_LIMIT
-        sampler = build_sampler(request.sampling, seed, prepared.tokens, self.vocabulary)
+        sampling = self._sampling(request)
+        sampler = build_sampler(sampling, seed % _SEED_LIMIT, prepared.tokens, self.vocabulary)
         limit = self.runner.facts.num_ctx
         if request.max_tokens is not None:
             limit = min(limit, num_prompt + request.max_tokens)
@@ -177,13 +179,30 @@ class Engine:
             num_prompt=num_prompt,
             max_length=limit,
             sampler=sampler,
-            reply=ReplyText(request.stop),
+            reply=ReplyText(request.stop, automaton(request.banned)),
             grammar=self.grammars.compile(request.constraint) if request.constraint else None,
             policy=Policy(request.kv_reuse or self._kv_reuse),
             leader=leader,
             truncated_n=prepared.truncated_n,
             probe=prepared.probe,
         )
+
+    def _sampling(self, request: GenerateRequest) -> SamplingParams:
+        """The request's own, and a ban on every token that alone holds a very short banned phrase:
+        those come so often that taking them back would cost more."""
+        if request.banned and self.runner.has_state:
+            raise InvalidRequestError(
+                f"{self.runner.facts.architecture} models cannot take tokens back, which banned"
+                " phrases need",
+                field="banned_strings",
+                hint="leave it out",
+            )
+        short = tuple(phrase for phrase in request.banned if 0 < len(phrase) <= SHORT_PHRASE)
+        if not short:
+            return request.sampling
+        bans = dict.fromkeys(self.vocabulary.tokens_with(short), -math.inf)
+        biases = {**request.sampling.logit_bias, **bans}
+        return msgspec.structs.replace(request.sampling, logit_bias=biases)
 
     def _sequences_of(self, request_id: int | None) -> list[Sequence]:
         every = [*self._scheduler.running, *self._scheduler.waiting]
@@ -301,6 +320,8 @@ class Engine:
             logits[list(self._end_ids)] = -np.inf
         if sequence.grammar is not None and not sequence.grammar.restrict(logits):
             return None
+        if len(sequence.tokens) in sequence.bans:
+            logits[list(sequence.bans[len(sequence.tokens)])] = -np.inf
         return sequence.sampler.sample(logits)
 
     def _follow(self, sequence: Sequence, token_id: int | None, logprobs: Logits | None) -> None:
@@ -315,12 +336,24 @@ class Engine:
         if sequence.grammar is not None:
             sequence.grammar.accept(token_id)
         self._release(sequence, self._push(sequence, token_id, logprobs))
-        if sequence.is_complete:
+        if sequence.reply.num_to_take_back:
+            self._take_back(sequence)
+        elif sequence.is_complete:
             self._finish(sequence, "stop")
         elif len(sequence.tokens) >= sequence.max_length:
             self._finish(sequence, "length")
         elif sequence.grammar is not None:
             sequence.grammar.prepare()
+
+    def _take_back(self, sequence: Sequence) -> None:
+        """Undoes the tokens of a banned phrase. The one before them is read again for its logits,
+        or the whole sequence where the cache cannot be cut."""
+        sequence.take_back(sequence.reply.num_to_take_back)
+        length = len(sequence.tokens) - 1
+        if self.cache.take_back(sequence.sequence_id, length):
+            sequence.num_cached = length
+        else:
+            self._scheduler.restart(sequence)
 
     def _push(self, sequence: Sequence, token_id: int, logprobs: Logits | None) -> Released:
         request, entry = sequence.request, None

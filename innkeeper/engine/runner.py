@@ -65,6 +65,8 @@ class Runner(Protocol):
     facts: ModelFacts
     tokenizer: Tokenizer
     num_sequence_ids: int
+    has_state: bool
+    """Whether the cache is one state, as in recurrent models, that no token can be taken out of."""
     can_edit: bool
     """Whether ``shift`` works: positions can be rotated without evaluating the tokens again."""
     max_rows: int

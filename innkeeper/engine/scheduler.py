@@ -111,6 +111,14 @@ class Scheduler:
         self.running.append(sibling)
         return True
 
+    def restart(self, sequence: Sequence) -> None:
+        """Puts a running sequence to the front of the line, to be read again from the start."""
+        self.running.remove(sequence)
+        self._cache.release(sequence.sequence_id, keep=False)
+        sequence.sequence_id, sequence.num_cached = -1, 0
+        sequence.status = Status.WAITING
+        self.waiting.appendleft(sequence)
+
     def _admit(self) -> None:
         for sequence in list(self.waiting):
             if len(self.running) >= self._max_sequences:
@@ -162,12 +170,7 @@ class Scheduler:
 
     def _preempt(self) -> None:
         """Sends the sequence that came last back to the front of the line, its cells freed."""
-        victim = max(self.running, key=lambda sequence: sequence.arrived)
-        self.running.remove(victim)
-        self._cache.release(victim.sequence_id, keep=False)
-        victim.sequence_id, victim.num_cached = -1, 0
-        victim.status = Status.WAITING
-        self.waiting.appendleft(victim)
+        self.restart(max(self.running, key=lambda sequence: sequence.arrived))
 
 
 def _add_rows(batch: Batch, sequence: Sequence, count: int) -> None:

@@ -42,6 +42,9 @@ class Sequence:
     probe: Probe | None = None
     """Set where the next-token distribution is asked for, not a reply."""
 
+    bans: dict[int, set[int]] = field(default_factory=dict)
+    """Position -> tokens that may not come there, since a banned phrase began with them."""
+
     status: Status = Status.WAITING
     sequence_id: int = -1
     num_cached: int = 0
@@ -71,6 +74,16 @@ class Sequence:
         if self.reply.stop_text is not None:
             return True
         return self.grammar is not None and self.grammar.is_finished
+
+    def take_back(self, count: int) -> None:
+        """Undoes the last ``count`` tokens, of which the first may not come there again."""
+        length = len(self.tokens) - count
+        self.bans = {at: tokens for at, tokens in self.bans.items() if at <= length}
+        self.bans.setdefault(length, set()).add(self.tokens[length])
+        del self.tokens[length:]
+        self.sampler.rewind(count)
+        if self.grammar is not None:
+            self.grammar.rewind(count)
 
     def timings(self) -> Timings:
         now = time.perf_counter()

@@ -6,11 +6,13 @@ from functools import cached_property, lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from innkeeper.engine.banned import fold
 from innkeeper.engine.runner import Tokenizer
 
 _MAX_BREAKER_CHARS = 40
 _MAX_TAIL_TOKENS = 20
 _NUM_BREAKER_SETS = 16
+_NUM_PHRASE_SETS = 16
 
 
 class Breakers:
@@ -41,6 +43,7 @@ class Vocabulary:
         self.tokenizer = tokenizer
         self.num_vocab = num_vocab
         self.end_ids = tuple(end_ids)
+        self.tokens_with = lru_cache(_NUM_PHRASE_SETS)(self._find_tokens_with)
         self.breakers = lru_cache(_NUM_BREAKER_SETS)(self._find_breakers)
 
     @cached_property
@@ -48,6 +51,19 @@ class Vocabulary:
         """The bytes of every token; control tokens have their name, such as ``</s>``."""
         piece = self.tokenizer.piece
         return tuple(piece(token_id, special=True) for token_id in range(self.num_vocab))
+
+    def _find_tokens_with(self, phrases: tuple[str, ...]) -> frozenset[int]:
+        """The text tokens that have one of ``phrases`` inside, in any case of letters."""
+        wanted = [fold(phrase) for phrase in phrases]
+        return frozenset(
+            token_id
+            for token_id, text in enumerate(self._folded)
+            if any(phrase in text for phrase in wanted) and token_id not in self.control_ids
+        )
+
+    @cached_property
+    def _folded(self) -> tuple[str, ...]:
+        return tuple(fold(piece.decode("utf-8", "replace")) for piece in self.pieces)
 
     @cached_property
     def control_ids(self) -> frozenset[int]:

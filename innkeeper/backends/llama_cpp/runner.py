@@ -74,10 +74,10 @@ class LlamaRunner:
         self._tuner = tuner
         self._batch = RowBatch(self.max_rows)
         self._num_swa = int(lib.llama_model_n_swa(model))
-        self._has_state = bool(
+        self.has_state = bool(
             lib.llama_model_is_recurrent(model) or lib.llama_model_is_hybrid(model)
         )
-        self.can_edit = is_editable and self._num_swa == 0 and not self._has_state
+        self.can_edit = is_editable and self._num_swa == 0 and not self.has_state
 
     def forward(self, rows: Sequence[Row]) -> list[Logits]:
         wanted = [index for index, row in enumerate(rows) if row.wants_logits]
@@ -102,7 +102,7 @@ class LlamaRunner:
         return outputs
 
     def copy(self, source_id: int, target_id: int, start: int, end: int) -> None:
-        if self._has_state:
+        if self.has_state:
             start, end = 0, _TO_THE_END
         lib.llama_memory_seq_cp(self._memory, source_id, target_id, start, end)
 
@@ -116,7 +116,7 @@ class LlamaRunner:
     def can_resume(self, sequence_id: int, length: int, cached: int) -> bool:
         if length == cached:
             return True
-        if self._has_state:
+        if self.has_state:
             return False
         if self._num_swa == 0:
             return True
