@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec import UNSET, Struct, UnsetType
 
-from innkeeper.api import fields, values
+from innkeeper.api import requests, values
 from innkeeper.api.completions import include_usage
 from innkeeper.api.replies import (
     Choice,
@@ -124,31 +124,17 @@ class Call(Struct, frozen=True, kw_only=True):
 
 def parse(body: Mapping[str, Any]) -> Call:
     """Raises: InvalidRequestError naming the field."""
-    found = fields.resolve(body)
-    sampling, odd_steps = fields.sampling(found)
-    limit = fields.max_tokens(found, None)
     ignored = [name for name in _NOT_APPLIED if body.get(name)]
     if body.get("mode") not in (None, "instruct"):
         ignored.append("mode")
-    warnings = (
-        *fields.not_applied(body, (*ROUTE_FIELDS, *_NOT_APPLIED)),
-        *odd_steps,
-        *(f"not applied: {name} (the model's own template is used)" for name in ignored),
-    )
-    request = GenerateRequest(
-        messages=_messages(body),
-        sampling=sampling,
-        stop=fields.stop_texts(found),
-        max_tokens=limit,
-        n=found.get("n", 1),
+    request = requests.build(
+        body,
+        known=(*ROUTE_FIELDS, *_NOT_APPLIED),
+        messages=messages(body),
         logprobs=_num_logprobs(body),
-        add_bos=found.get("add_bos_token", True),
-        skip_special_tokens=found.get("skip_special_tokens", True),
-        kv_reuse=found.get("kv_reuse"),
-        truncate_to=fields.truncate_to(found, limit),
-        template_kwargs=_template_kwargs(body),
+        template_kwargs=template_kwargs(body),
         continue_last=_continues(body),
-        warnings=warnings,
+        warnings=[f"not applied: {name} (the model's own template is used)" for name in ignored],
     )
     return Call(
         request=request,
@@ -265,13 +251,14 @@ def _logprobs(entries: Sequence[TokenLogprob]) -> ChatLogprobs:
     )
 
 
-def _messages(body: Mapping[str, Any]) -> tuple[Message, ...]:
-    messages = body.get("messages")
-    if not isinstance(messages, list) or not messages:
-        raise values.refuse("messages", "a list with at least one message", messages)
-    if len(messages) > _MAX_MESSAGES:
-        raise values.refuse("messages", f"at most {_MAX_MESSAGES} messages", len(messages))
-    return tuple(_message(f"messages[{i}]", message) for i, message in enumerate(messages))
+def messages(body: Mapping[str, Any]) -> tuple[Message, ...]:
+    """``messages``, checked. Raises: InvalidRequestError."""
+    given = body.get("messages")
+    if not isinstance(given, list) or not given:
+        raise values.refuse("messages", "a list with at least one message", given)
+    if len(given) > _MAX_MESSAGES:
+        raise values.refuse("messages", f"at most {_MAX_MESSAGES} messages", len(given))
+    return tuple(_message(f"messages[{i}]", message) for i, message in enumerate(given))
 
 
 def _message(field: str, message: Any) -> Message:
@@ -317,7 +304,8 @@ def _num_logprobs(body: Mapping[str, Any]) -> int | None:
     return int(count) if wanted else None
 
 
-def _template_kwargs(body: Mapping[str, Any]) -> dict[str, Any]:
+def template_kwargs(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Variables for the chat template. Raises: InvalidRequestError."""
     given = body.get("chat_template_kwargs") or {}
     if not isinstance(given, dict):
         raise values.refuse("chat_template_kwargs", "an object", given)

@@ -8,9 +8,10 @@ import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
+import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from innkeeper.api import fields, values
+from innkeeper.api import fields, requests, values
 from innkeeper.api.replies import (
     Choice,
     Events,
@@ -30,6 +31,8 @@ from innkeeper.serving import Generate
 
 DEFAULT_MAX_TOKENS = 512
 """Oobabooga's, where the request names none."""
+
+Prompt = str | tuple[int, ...]
 
 _MAX_PROMPTS = 32
 _MAX_LOGPROBS = 100
@@ -78,43 +81,31 @@ class Call(Struct, frozen=True, kw_only=True):
 
 def parse(body: Mapping[str, Any]) -> Call:
     """Raises: InvalidRequestError naming the field."""
-    found = fields.resolve(body)
-    sampling, odd_steps = fields.sampling(found)
-    limit = fields.max_tokens(found, DEFAULT_MAX_TOKENS)
-    logprobs = _num_logprobs(body)
+    logprobs = num_logprobs(body)
     echo = values.flag("echo", body.get("echo") or False)
-    warnings = [*fields.not_applied(body), *odd_steps]
-    if echo and logprobs is not None:
-        warnings.append(_ECHO_WARNING)
-    prompts = _prompts(body)
-    if len(prompts) * found.get("n", 1) > fields.MAX_CHOICES:
-        raise InvalidRequestError(
-            f"{len(prompts)} prompts with n = {found['n']} make more than {fields.MAX_CHOICES}"
-            " choices",
-            field="n",
-        )
-    requests = tuple(
-        GenerateRequest(
-            prompt=prompt,
-            sampling=sampling,
-            stop=fields.stop_texts(found),
-            max_tokens=limit,
-            n=found.get("n", 1),
-            logprobs=logprobs,
-            add_bos=found.get("add_bos_token", True),
-            skip_special_tokens=found.get("skip_special_tokens", True),
-            kv_reuse=found.get("kv_reuse"),
-            truncate_to=fields.truncate_to(found, limit),
-            warnings=tuple(warnings),
-        )
-        for prompt in prompts
+    request = requests.build(
+        body,
+        default_max_tokens=DEFAULT_MAX_TOKENS,
+        logprobs=logprobs,
+        warnings=(_ECHO_WARNING,) if echo and logprobs is not None else (),
     )
     return Call(
-        requests=requests,
+        requests=with_prompts(request, prompts(body)),
         stream=values.flag("stream", body.get("stream") or False),
         include_usage=include_usage(body),
         echo=echo,
     )
+
+
+def with_prompts(request: GenerateRequest, texts: Sequence[Prompt]) -> tuple[GenerateRequest, ...]:
+    """``request`` for each prompt. Raises: InvalidRequestError if they make too many choices."""
+    if len(texts) * request.n > fields.MAX_CHOICES:
+        raise InvalidRequestError(
+            f"{len(texts)} prompts with n = {request.n} make more than {fields.MAX_CHOICES}"
+            " choices",
+            field="n",
+        )
+    return tuple(msgspec.structs.replace(request, prompt=text) for text in texts)
 
 
 def include_usage(body: Mapping[str, Any]) -> bool:
@@ -272,7 +263,8 @@ async def _echoes(call: Call, generate: Generate) -> list[str]:
     ]
 
 
-def _prompts(body: Mapping[str, Any]) -> list[str | tuple[int, ...]]:
+def prompts(body: Mapping[str, Any]) -> list[Prompt]:
+    """``prompt`` as a list. Raises: InvalidRequestError."""
     prompt = body.get("prompt")
     if prompt is None:
         raise InvalidRequestError("prompt is missing", field="prompt", hint="send some text")
@@ -289,14 +281,14 @@ def _is_tokens(prompt: Sequence[Any]) -> bool:
     return bool(prompt) and all(type(each) is int for each in itertools.islice(prompt, 8))
 
 
-def _prompt(prompt: Any) -> str | tuple[int, ...]:
+def _prompt(prompt: Any) -> Prompt:
     if isinstance(prompt, list):
         return values.token_ids("prompt", prompt)
     text: str = values.text(_MAX_PROMPT_CHARS)("prompt", prompt)
     return text
 
 
-def _num_logprobs(body: Mapping[str, Any]) -> int | None:
+def num_logprobs(body: Mapping[str, Any]) -> int | None:
     """Alternatives per token from ``logprobs``, or from ``n_probs`` where 0 means none."""
     wanted = body.get("logprobs")
     if isinstance(wanted, bool):

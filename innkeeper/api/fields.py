@@ -5,14 +5,15 @@ are "off". When a field and its aliases come with different values, the first na
 order whose value is not off wins. Off values are normalised to the core's, so 0 as a penalty range
 (Oobabooga: the whole context) becomes ``WHOLE_CONTEXT``. ``NOT_APPLIED`` holds the fields that
 this server knows and cannot apply yet: a value that is not off is reported in ``warnings``.
-``CONSTRAINTS`` would restrict the reply's form; they are refused, never ignored.
+What restricts the reply's form is in ``constraints``. A dialect with names of its own takes
+``renamed`` fields: the same meanings.
 """
 
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from innkeeper.api import values
+from innkeeper.api import constraints, values
 from innkeeper.api.sampler_order import sampler_order, step_names
 from innkeeper.core import SamplingParams
 from innkeeper.core.request import WHOLE_CONTEXT
@@ -176,46 +177,52 @@ NOT_APPLIED: tuple[Field, ...] = (
     _field("tools functions", values.anything, "tool calls", [], {}, kind="array"),
 )
 
-CONSTRAINTS = (
-    "grammar_string grammar json_schema guided_json guided_regex guided_grammar guided_choice"
-    " regex_pattern structured_outputs"
-).split()
-
 _HARMLESS = frozenset(
     "api_type api_server user model metadata store service_tier cache_prompt static_cache"
     " safety_identifier prompt_cache_key parallel_tool_calls grammar_retain_state stream"
     " stream_options prompt messages echo logprobs n_probs top_logprobs response_format"
     " tool_choice function_call".split()
 )
-_KNOWN = frozenset(name for field in (*FIELDS, *NOT_APPLIED) for name in field.names)
 
 
-def resolve(body: Mapping[str, Any]) -> dict[str, Any]:
+def renamed(names: Mapping[str, str]) -> tuple[Field, ...]:
+    """The fields of ``FIELDS`` that a dialect has, by its names: target to names, with spaces
+    between; an empty string stands for the target itself."""
+    return tuple(
+        field._replace(names=tuple((names[field.target] or field.target).split()))
+        for field in FIELDS
+        if field.target in names
+    )
+
+
+def resolve(body: Mapping[str, Any], table: tuple[Field, ...] = FIELDS) -> dict[str, Any]:
     """What the fields of ``body`` mean, by target. Absent fields, and null, are absent.
 
     Raises: InvalidRequestError naming the first bad field.
     """
     found: dict[str, Any] = {}
-    for field in FIELDS:
+    for field in table:
         given = _given(field, body)
         if given:
             found[field.target] = next((v for _, v in given if v not in field.off), given[0][1])
     return found
 
 
-def not_applied(body: Mapping[str, Any], known: Iterable[str] = ()) -> tuple[str, ...]:
+def not_applied(
+    body: Mapping[str, Any], known: Iterable[str] = (), table: tuple[Field, ...] = FIELDS
+) -> tuple[str, ...]:
     """Warnings for what ``body`` asks and this server ignores. ``known``: the route's own fields.
 
-    Raises: InvalidRequestError for a constraint, or for a value of a wrong type.
+    Raises: InvalidRequestError for a value of a wrong type.
     """
-    _refuse_constraints(body)
     warnings = [
         f"not applied: {name} = {values.shown(body[name])} ({field.about} is not supported yet)"
         for field in NOT_APPLIED
         for name, value in _given(field, body)
         if value not in field.off
     ]
-    expected = _KNOWN | _HARMLESS | set(CONSTRAINTS) | set(known)
+    names = {name for field in (*table, *NOT_APPLIED) for name in field.names}
+    expected = names | _HARMLESS | constraints.NAMES | set(known)
     unknown = [name for name in body if name not in expected]
     if unknown:
         listed = ", ".join(values.shown(name) for name in unknown[:10])
@@ -292,21 +299,6 @@ def _given(field: Field, body: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return [
         (name, field.read(name, body[name])) for name in field.names if body.get(name) is not None
     ]
-
-
-def _refuse_constraints(body: Mapping[str, Any]) -> None:
-    asked = [name for name in CONSTRAINTS if body.get(name)]
-    form = body.get("response_format")
-    if form is not None and not (isinstance(form, dict) and form.get("type") == "text"):
-        asked.append("response_format")
-    if body.get("tool_choice") not in (None, "none", "auto"):
-        asked.append("tool_choice")
-    if asked:
-        raise InvalidRequestError(
-            f"{asked[0]} asks for a reply of a certain form, which this server cannot hold to yet",
-            field=asked[0],
-            hint="leave it out",
-        )
 
 
 def _temperature(found: Mapping[str, Any]) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from innkeeper.api.constraints import FORMS
 from innkeeper.api.fields import FIELDS, NOT_APPLIED, Field
 
 Schema = dict[str, Any]
@@ -44,6 +45,7 @@ def body(properties: Schema, required: tuple[str, ...] = ()) -> Schema:
 SAMPLING = {
     **_properties(FIELDS),
     **_properties(NOT_APPLIED, " (not supported yet: reported in warnings)"),
+    **{name: _plain(form.kind, form.about) for form in FORMS for name in form.names},
 }
 
 _STREAMING = {

@@ -83,6 +83,15 @@ def test_numbers_that_are_none_name_their_field(
         ("custom_token_bans", "one"),
         ("dry_sequence_breakers", "[1, 2"),
         ("grammar_string", "root ::= 'a'"),
+        ("grammar", "start: ("),
+        ("json_schema", "{"),
+        ("json_schema", {"type": "wish"}),
+        ("guided_regex", "("),
+        ("guided_choice", [5]),
+        ("guided_choice", "a"),
+        ("response_format", {"type": "xml"}),
+        ("response_format", {"type": "json_schema"}),
+        ("tool_choice", "required"),
     ],
 )
 def test_wrong_types_and_ranges_name_their_field(

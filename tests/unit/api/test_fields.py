@@ -164,28 +164,6 @@ def test_unknown_fields_are_listed_once() -> None:
     assert warning == "unknown fields ignored: 'frobnicate', '<b>'"
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        {"grammar_string": 'root ::= "a"'},
-        {"json_schema": {"type": "object"}},
-        {"response_format": {"type": "json_object"}},
-        {"response_format": "json"},
-        {"tool_choice": "required"},
-        {"guided_choice": ["a"]},
-    ],
-)
-def test_constraints_are_refused_not_ignored(body: dict[str, Any]) -> None:
-    with pytest.raises(InvalidRequestError) as caught:
-        fields.not_applied(body)
-    assert caught.value.field == next(iter(body))
-
-
-def test_empty_constraints_are_none() -> None:
-    off = {"grammar_string": "", "json_schema": None, "response_format": {"type": "text"}}
-    assert fields.not_applied({**off, "tool_choice": "auto"}) == ()
-
-
 def test_stop_lists_join_without_repeats() -> None:
     found = fields.resolve({"stop": "a", "stopping_strings": ["b", "a", ""]})
     assert fields.stop_texts(found) == ("a", "b")

@@ -1,0 +1,48 @@
+"""From a body to a ``GenerateRequest``: what every dialect does alike."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from innkeeper.api import constraints, fields
+from innkeeper.core import GenerateRequest, SamplingParams
+
+Adjust = Callable[[SamplingParams, Mapping[str, Any]], SamplingParams]
+"""Sampling parameters as a dialect means them, from Oobabooga's meaning and the fields found."""
+
+
+def build(
+    body: Mapping[str, Any],
+    *,
+    table: tuple[fields.Field, ...] = fields.FIELDS,
+    known: Iterable[str] = (),
+    defaults: Mapping[str, Any] | None = None,
+    default_max_tokens: int | None = None,
+    adjust: Adjust | None = None,
+    warnings: Iterable[str] = (),
+    **given: Any,
+) -> GenerateRequest:
+    """The request that ``body`` is, but for its prompt.
+
+    table: the dialect's names. known: its other names. defaults: by target, for absent fields.
+    given: more of ``GenerateRequest``'s attributes.
+    Raises: InvalidRequestError naming the field.
+    """
+    found = {**(defaults or {}), **fields.resolve(body, table)}
+    sampling, odd_steps = fields.sampling(found)
+    limit = fields.max_tokens(found, default_max_tokens)
+    values = {
+        "constraint": constraints.constraint(body),
+        "stop": fields.stop_texts(found),
+        "max_tokens": limit,
+        "n": found.get("n", 1),
+        "add_bos": found.get("add_bos_token", True),
+        "skip_special_tokens": found.get("skip_special_tokens", True),
+        "kv_reuse": found.get("kv_reuse"),
+        "truncate_to": fields.truncate_to(found, limit),
+        **given,
+    }
+    return GenerateRequest(
+        sampling=adjust(sampling, found) if adjust else sampling,
+        warnings=(*fields.not_applied(body, known, table), *odd_steps, *warnings),
+        **values,
+    )
