@@ -284,8 +284,7 @@ def _compute_bytes(shape: ModelShape, sizes: EffectiveSizes, settings: ContextSe
     beside = _around_output_bytes(shape, settings, token, mask)
     phases = [4 * shape.num_vocab * sizes.num_outputs + beside]
     if shape.ffn_width:
-        factor = 3 if shape.architecture == "phi3" else 4
-        phases.append(mask + token * (3 * shape.ffn_width + factor * shape.width))
+        phases.append(mask + _ffn_bytes(shape, token))
     if shape.num_experts:
         used = shape.num_experts_used
         wide = 3 * used * shape.expert_width + 4 * shape.width
@@ -297,6 +296,14 @@ def _compute_bytes(shape: ModelShape, sizes: EffectiveSizes, settings: ContextSe
         rows = max(1, settings.max_sequences) * (shape.state_width + 2 * shape.conv_width)
         phases.append(token * (6 * shape.inner_width + shape.width) + 4 * rows)
     return max(phases)
+
+
+def _ffn_bytes(shape: ModelShape, token: int) -> int:
+    """The projections that live at the same time, and the layer's input and residual."""
+    if not shape.is_gated:
+        return token * (2 * shape.ffn_width + 2 * shape.width)
+    inputs = 3 if shape.architecture == "phi3" else 4
+    return token * (3 * shape.ffn_width + inputs * shape.width)
 
 
 def _around_output_bytes(

@@ -18,23 +18,17 @@ _WINDOW_PERIODS = {
 }
 """Architectures with sliding windows: of each so many layers, the last one sees everything."""
 _DEFAULT_WINDOWS = {"gemma2": 4096, "exaone4": 4096}
+_EXAONE4_SLIDING_LAYERS = 64
 _ALL_RECURRENT = frozenset({"mamba", "mamba2"})
 _INTERVAL_HYBRIDS = frozenset({"qwen3next", "qwen35", "qwen35moe"})
 _HEADLESS_HYBRIDS = frozenset({"jamba", "granitehybrid", "lfm2", "lfm2moe", "nemotron_h", "plamo2"})
 """Hybrids whose recurrent layers are those without key heads."""
 MEASURED_ARCHITECTURES = frozenset(
     {
-        "llama",
-        "qwen2",
-        "qwen3",
-        "qwen3moe",
-        "gemma2",
-        "gemma3",
-        "phi3",
-        "deepseek2",
-        "gpt-oss",
-        "mamba",
-        "qwen3next",
+        *("llama", "mistral3", "qwen2", "qwen3", "qwen3moe", "gemma", "gemma2", "gemma3", "phi3"),
+        *("deepseek2", "gpt-oss", "mamba", "qwen3next", "command-r", "cohere2", "olmo2", "glm4"),
+        *("granite", "smollm3", "exaone", "exaone4", "seed_oss", "ernie4_5", "hunyuan-dense"),
+        *("internlm2", "minicpm", "stablelm", "phi2"),
     }
 )
 """Where the formulas were compared with llama.cpp's own allocations, byte by byte."""
@@ -62,6 +56,8 @@ class ModelShape:
     key_head: int
     value_head: int
     ffn_width: int
+    is_gated: bool
+    """Whether the feed-forward part multiplies two projections (SwiGLU) or has only one."""
     num_experts: int
     num_experts_used: int
     expert_width: int
@@ -122,6 +118,7 @@ def read_shape(header: GgufHeader) -> ModelShape:
         key_head=sizes.key_head,
         value_head=sizes.value_head,
         ffn_width=ffn_width,
+        is_gated=_is_gated(header, ffn_width),
         num_experts=sizes.get("expert_count"),
         num_experts_used=sizes.get("expert_used_count"),
         expert_width=sizes.get("expert_feed_forward_length") or ffn_width,
@@ -213,6 +210,8 @@ def _sliding_layers(header: GgufHeader, sizes: _Sizes, count: int) -> list[bool]
     pattern = header.hparam("attention.sliding_window_pattern")
     if header.architecture == "phi3" or not _window(header, sizes):
         return [False] * count  # llama.cpp ignores phi3's window
+    if header.architecture == "exaone4" and count != _EXAONE4_SLIDING_LAYERS:
+        return [False] * count  # only the 32B model has one
     if isinstance(pattern, tuple):
         return [bool(index < len(pattern) and pattern[index]) for index in range(count)]
     if period is None:
@@ -242,6 +241,14 @@ def _conv_width(sizes: _Sizes) -> int:
     inner, state = sizes.get("ssm.inner_size"), sizes.get("ssm.state_size")
     kernel, groups = sizes.get("ssm.conv_kernel"), sizes.get("ssm.group_count")
     return max(kernel - 1, 0) * (inner + 2 * groups * state)
+
+
+def _is_gated(header: GgufHeader, ffn_width: int) -> bool:
+    """A gate of its own, or fused into a projection twice as wide; True if there is no telling."""
+    found = [tensor for tensor in header.tensors if ".ffn_up" in tensor.name]
+    if not found or any(".ffn_gate" in tensor.name for tensor in header.tensors):
+        return True
+    return any(len(tensor.shape) > 1 and tensor.shape[1] > ffn_width for tensor in found)
 
 
 def _num_vocab(header: GgufHeader, sizes: _Sizes) -> int:

@@ -126,3 +126,23 @@ def test_impossible_sizes_are_called_corrupt(key: str, value: int) -> None:
 def test_file_without_sizes_is_no_text_model() -> None:
     with pytest.raises(UnsupportedModelError, match="not a text model"):
         estimate(header({"general.architecture": "clip"}), context())
+
+
+def test_model_without_gate_needs_less_for_its_activations() -> None:
+    gated = {**TENSORS, "blk.0.ffn_gate.weight": ("q4_k", (256, 512))}
+    plain = {**TENSORS, "blk.0.ffn_up.weight": ("q4_k", (256, 512))}
+    fused = {**TENSORS, "blk.0.ffn_up.weight": ("q4_k", (256, 1024))}
+    for tensors in (gated, plain, fused):
+        tensors.pop("blk.0.ffn_up_exps.weight")
+    settings = context(512, num_outputs=1, flash_attention=True)
+    sizes: dict[str, Value] = {**LLAMA, "llama.feed_forward_length": 512}
+    needs = [estimate(header(sizes, t), settings).compute_bytes for t in (gated, fused, plain)]
+    assert needs[0] == needs[1]
+    assert needs[2] < needs[0]
+
+
+def test_only_the_large_exaone_has_a_sliding_window() -> None:
+    small, large = (renamed("exaone4", block_count=count) for count in (30, 64))
+    settings = context(32_768)
+    assert estimate(header(small), settings).kv_bytes == 30 * 32_768 * 256
+    assert estimate(header(large), settings).kv_bytes < 64 * 32_768 * 256 / 2
