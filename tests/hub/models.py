@@ -1,5 +1,6 @@
 """GGUF files of real models' shapes: true headers, and holes in place of weights."""
 
+import functools
 import struct
 from pathlib import Path
 
@@ -94,7 +95,7 @@ def write_llama(
     }
     if num_experts:
         numbers |= {"expert_count": num_experts, "expert_used_count": 2}
-    tokens = b"".join(_text(f"{i:0{token_bytes}d}") for i in range(num_tokens))
+    tokens = _tokens(num_tokens, token_bytes)
     pairs = [_pair("general.architecture", _TEXT, _text("llama"))]
     pairs += [_pair(f"llama.{key}", _U32, struct.pack("<I", n)) for key, n in numbers.items()]
     pairs += [
@@ -103,20 +104,26 @@ def write_llama(
         _pair("tokenizer.ggml.tokens", _ARRAY, struct.pack("<IQ", _TEXT, num_tokens) + tokens),
     ]
     head = struct.pack("<4sIQQ", b"GGUF", 3, len(tensors), len(pairs)) + b"".join(pairs)
-    offset = 0
+    infos, offset = b"", 0
     for name, kind_name, shape in tensors:
         kind = TYPES_BY_NAME[kind_name]
         num_weights = 1
         for size in shape:
             num_weights *= size
-        head += _text(name) + struct.pack(f"<I{len(shape)}Q", len(shape), *shape)
-        head += struct.pack("<IQ", kind.id, offset)
+        infos += _text(name) + struct.pack(f"<I{len(shape)}Q", len(shape), *shape)
+        infos += struct.pack("<IQ", kind.id, offset)
         offset += -(-kind.row_bytes(num_weights) // 32) * 32
+    head += infos
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         file.write(head)
         file.truncate(-(-len(head) // 32) * 32 + offset)
     return path
+
+
+@functools.cache
+def _tokens(num_tokens: int, token_bytes: int) -> bytes:
+    return b"".join(_text(f"{i:0{token_bytes}d}") for i in range(num_tokens))
 
 
 def _text(text: str) -> bytes:

@@ -5,7 +5,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -82,7 +82,7 @@ class LocalHub:
     def cdn_url(self) -> str:
         return self._servers["cdn"].url
 
-    def add(self, repo_id: str, files: dict[str, bytes | HubFile], **options: Any) -> HubRepo:
+    def add(self, repo_id: str, files: Mapping[str, bytes | HubFile], **options: Any) -> HubRepo:
         """A repository; bytes become large files unless they are named like settings."""
         made = {
             name: content
