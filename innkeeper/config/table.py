@@ -17,17 +17,19 @@ class Settings:
 
     ctx: int = setting(
         "integer",
-        8192,
-        "Context: what one request may use, prompt and reply together.",
+        0,
+        "Context: what one request may use, prompt and reply together;"
+        " auto = as long as the model was trained for and memory allows.",
         unit="tokens",
         minimum=16,
         maximum=1 << 22,
+        words=_AUTO_ZERO,
     )
     pool: int = setting(
         "integer",
         0,
         "Size of the cache that all requests and kept chats divide among them;"
-        " auto = as large as one context.",
+        " auto = one context, or two where there is memory to spare.",
         unit="tokens",
         minimum=0,
         maximum=1 << 24,

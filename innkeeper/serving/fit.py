@@ -1,9 +1,11 @@
 """Whether a model may be loaded: a sound header, and memory for what it needs."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from innkeeper.core import EngineConfig
 from innkeeper.errors import EngineLoadError, NotEnoughMemoryError, UnsupportedModelError
@@ -11,9 +13,14 @@ from innkeeper.formats import gguf
 from innkeeper.formats.ggml_types import TYPES_BY_NAME
 from innkeeper.planner.estimate import ContextSettings, estimate
 from innkeeper.planner.hardware import Hardware, probe
+from innkeeper.planner.plan import Wishes, plan
 from innkeeper.units import format_bytes
 
+logger = logging.getLogger(__name__)
+
 _CPU_UBATCH, _GPU_UBATCH = 128, 512
+_DEFAULT_CTX = 8192
+"""Where nothing is known of a model's memory."""
 
 
 class Need(Struct, frozen=True):
@@ -44,6 +51,42 @@ def check_model(config: EngineConfig, hardware: Callable[[], Hardware] = probe) 
     except UnsupportedModelError:
         return Need()  # llama.cpp may know more architectures than our formulas
     return Need(found.total_bytes, found.mapped_bytes - found.gpu_weights_bytes)
+
+
+def choose_sizes(config: EngineConfig, freed: Need, hardware: Hardware) -> EngineConfig:
+    """``config`` with what it leaves open (context and pool 0, all layers) chosen by what fits.
+
+    ``freed``: what the engine that it replaces gives back. Raises: as ``check_model``.
+    """
+    if config.num_ctx and config.num_pool:
+        return config
+    if config.backend != "llama_cpp":
+        num_ctx = config.num_ctx or _DEFAULT_CTX
+        return replace(config, num_ctx=num_ctx, num_pool=config.num_pool or num_ctx)
+    wishes = Wishes(
+        num_ctx=config.num_ctx or None,
+        num_pool=config.num_pool or None,
+        max_sequences=config.max_sequences,
+        max_kept=config.max_kept,
+        kv_type_k=config.kv_type_k,
+        kv_type_v=config.kv_type_v,
+        num_gpu_layers=None if config.num_gpu_layers < 0 else config.num_gpu_layers,
+        flash_attention=config.flash_attention,
+        max_ubatch=config.max_ubatch or None,
+        freed_bytes=freed.ram_bytes,
+    )
+    try:
+        chosen = plan(gguf.read_model(Path(config.path)).header, hardware, wishes)
+    except UnsupportedModelError:  # llama.cpp may know more architectures than our formulas
+        num_ctx = config.num_ctx or _DEFAULT_CTX
+        return replace(config, num_ctx=num_ctx, num_pool=config.num_pool or num_ctx)
+    logger.info("%s: %s", config.name, "; ".join(chosen.reasons))
+    return replace(
+        config,
+        num_ctx=chosen.num_ctx,
+        num_pool=chosen.num_pool,
+        num_gpu_layers=chosen.num_gpu_layers,
+    )
 
 
 def refuse_too_big(need: Need, freed: Need, hardware: Hardware, config: EngineConfig) -> None:

@@ -23,7 +23,14 @@ from innkeeper.errors import (
 from innkeeper.formats import gguf
 from innkeeper.planner.hardware import Hardware, probe
 from innkeeper.prompt import Renderer
-from innkeeper.serving.fit import CheckModel, Need, check_model, fits_beside, refuse_too_big
+from innkeeper.serving.fit import (
+    CheckModel,
+    Need,
+    check_model,
+    choose_sizes,
+    fits_beside,
+    refuse_too_big,
+)
 from innkeeper.serving.jobs import LoadJob
 
 logger = logging.getLogger(__name__)
@@ -39,10 +46,10 @@ class EngineDefaults(Struct, frozen=True, kw_only=True):
     """The server's settings for engines; a load may override some."""
 
     backend: str = "llama_cpp"
-    num_ctx: int = 8192
-    """Tokens one request may use."""
+    num_ctx: int = 0
+    """Tokens one request may use; 0 = what fits the model and this computer."""
     num_pool: int = 0
-    """Cells of the KV pool; 0 = ``num_ctx``."""
+    """Cells of the KV pool; 0 = ``num_ctx``, or room for a second chat where memory allows."""
     max_sequences: int = 4
     max_kept: int = 4
     num_gpu_layers: int = -1
@@ -61,7 +68,8 @@ class EngineDefaults(Struct, frozen=True, kw_only=True):
         if overrides is not None:
             changes = msgspec.structs.asdict(overrides)
             values |= {key: value for key, value in changes.items() if value is not None}
-        values["num_pool"] = max(values["num_pool"], values["num_ctx"])
+        if values["num_pool"]:
+            values["num_pool"] = max(values["num_pool"], values["num_ctx"])
         return EngineConfig(path=str(path), name=name, **values)
 
 
@@ -246,11 +254,13 @@ class Models:
 
     async def _swap(self, config: EngineConfig, job: LoadJob) -> ModelFacts:
         """Starts the new engine before the old one ends, if memory has room for both."""
-        need = await asyncio.to_thread(self._check, config)
         async with self._swap_lock:
             old = self._running
+            freed = old.need if old else Need()
             hardware = await asyncio.to_thread(self._hardware)
-            refuse_too_big(need, old.need if old else Need(), hardware, config)
+            config = await asyncio.to_thread(choose_sizes, config, freed, hardware)
+            need = await asyncio.to_thread(self._check, config)
+            refuse_too_big(need, freed, hardware, config)
             if old is not None and not (_can_wait(old) and fits_beside(need, hardware)):
                 await self._stop_reviving()
                 await old.link.close()

@@ -181,7 +181,7 @@ def test_one_port_for_two_servers_is_refused(home: Path) -> None:
 
 def test_a_pool_below_the_context_is_refused(home: Path) -> None:
     with pytest.raises(SettingsError, match="pool = 100 is smaller than ctx = 8192"):
-        load(home, {"pool": "100"})
+        load(home, {"pool": "100", "ctx": "8192"})
 
 
 def test_the_default_of_each_setting_is_allowed_by_its_own_rule() -> None:

@@ -319,5 +319,5 @@ async def test_overrides_change_only_what_they_name(
 
 def test_pool_is_never_smaller_than_the_context() -> None:
     make: Callable[..., EngineDefaults] = EngineDefaults
-    assert make(num_ctx=100).config(FAKE, "fake", None).num_pool == 100
+    assert make(num_ctx=100, num_pool=50).config(FAKE, "fake", None).num_pool == 100
     assert make(num_ctx=100, num_pool=300).config(FAKE, "fake", None).num_pool == 300
