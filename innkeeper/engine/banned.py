@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
-SHORT_PHRASE = 2
+_SHORT = 2
 """Characters up to which the tokens that hold a phrase are never chosen at all."""
 _NUM_AUTOMATA = 8
 
@@ -85,6 +85,11 @@ def automaton(phrases: tuple[str, ...]) -> Automaton | None:
     """The automaton of ``phrases``, kept for the next request; None if there are none."""
     given = [phrase for phrase in phrases if phrase]
     return Automaton(given) if given else None
+
+
+def short_phrases(phrases: tuple[str, ...]) -> tuple[str, ...]:
+    """Those that come so often that taking them back would cost too much."""
+    return tuple(phrase for phrase in phrases if 0 < len(phrase) <= _SHORT)
 
 
 def fold(text: str) -> str:

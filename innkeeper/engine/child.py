@@ -200,8 +200,7 @@ class _Preparer(threading.Thread):
         else:
             facts = self._engine.runner.facts
             tokens, truncated_n = tokenize_prompt(frame.request, self._tokenizer, facts)
-            if frame.request.constraint is not None:
-                self._engine.grammars.compile(frame.request.constraint)  # may take long: not there
+            self._engine.warm(frame.request)
             probe = frame if isinstance(frame, Probe) else None
             self._engine.inbox.put(Prepared(frame.id, frame.request, tokens, truncated_n, probe))
 

@@ -119,13 +119,15 @@ class GrammarCompiler:
         """
         key = constraint.kind, constraint.text
         with self._lock:
-            template = self._compiled.pop(key, None)
-            if template is None:
-                template = self._matcher(constraint)
+            template = self._compiled.get(key)
+        if template is None:
+            template = self._matcher(constraint)  # no lock: the loop must not wait for this
+        with self._lock:
             self._compiled[key] = template
+            self._compiled.move_to_end(key)
             while len(self._compiled) > _MAX_COMPILED:
                 self._compiled.popitem(last=False)
-            return Grammar(template.deep_copy(), self._vocabulary, self._executor)
+        return Grammar(template.deep_copy(), self._vocabulary, self._executor)
 
     def _matcher(self, constraint: Constraint) -> LLMatcher:
         try:

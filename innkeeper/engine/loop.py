@@ -32,13 +32,14 @@ from innkeeper.core.frames import (
     Probabilities,
     Probe,
 )
-from innkeeper.engine.banned import SHORT_PHRASE, automaton
+from innkeeper.engine.banned import automaton, short_phrases
 from innkeeper.engine.grammar import GrammarCompiler
 from innkeeper.engine.kv_cache import KVCache
 from innkeeper.engine.reply import Released, ReplyText
 from innkeeper.engine.reuse import Policy
 from innkeeper.engine.runner import Logits, Runner
 from innkeeper.engine.sampling import build_sampler
+from innkeeper.engine.sampling.dry import Dry
 from innkeeper.engine.scheduler import Batch, Scheduler, SliceSizer
 from innkeeper.engine.sequence import Sequence, Status
 from innkeeper.engine.vocabulary import Vocabulary
@@ -112,6 +113,18 @@ class Engine:
         self._step_started = 0.0
         self._flush()
         return batch is not None or bool(self._scheduler.waiting)
+
+    def warm(self, request: GenerateRequest) -> None:
+        """Makes what ``request`` needs of the whole vocabulary, which may take a second. Called on
+        another thread, so that no reply that is being written has to wait for it.
+
+        Raises: InvalidRequestError for a constraint that cannot be used.
+        """
+        if request.constraint is not None:
+            self.grammars.compile(request.constraint)
+        if Dry.is_on(request.sampling):
+            self.vocabulary.breakers(request.sampling.dry_breakers)
+        self.vocabulary.tokens_with(short_phrases(request.banned))
 
     def stats(self) -> EngineStats:
         """A snapshot; safe to call from another thread."""
@@ -197,10 +210,10 @@ class Engine:
                 field="banned_strings",
                 hint="leave it out",
             )
-        short = tuple(phrase for phrase in request.banned if 0 < len(phrase) <= SHORT_PHRASE)
-        if not short:
+        ids = self.vocabulary.tokens_with(short_phrases(request.banned))
+        if not ids:
             return request.sampling
-        bans = dict.fromkeys(self.vocabulary.tokens_with(short), -math.inf)
+        bans = dict.fromkeys(ids, -math.inf)
         biases = {**request.sampling.logit_bias, **bans}
         return msgspec.structs.replace(request.sampling, logit_bias=biases)
 

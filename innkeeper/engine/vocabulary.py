@@ -55,6 +55,8 @@ class Vocabulary:
     def _find_tokens_with(self, phrases: tuple[str, ...]) -> frozenset[int]:
         """The text tokens that have one of ``phrases`` inside, in any case of letters."""
         wanted = [fold(phrase) for phrase in phrases]
+        if not wanted:
+            return frozenset()
         return frozenset(
             token_id
             for token_id, text in enumerate(self._folded)

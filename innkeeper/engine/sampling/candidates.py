@@ -1,11 +1,20 @@
 """The tokens that are still in the running."""
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
 from innkeeper.engine.runner import Logits
 
 Indices = NDArray[np.int64]
+
+
+@lru_cache(4)
+def _every_id(num_vocab: int) -> NDArray[np.int32]:
+    ids = np.arange(num_vocab, dtype=np.int32)
+    ids.flags.writeable = False  # every sampler shares it
+    return ids
 
 
 class Candidates:
@@ -17,8 +26,11 @@ class Candidates:
     """
 
     def __init__(self, num_vocab: int) -> None:
-        self._every_id = np.arange(num_vocab, dtype=np.int32)
-        self.begin(np.zeros(num_vocab, np.float32))
+        self._every_id = _every_id(num_vocab)
+        self.ids = self._every_id[:0]
+        self.logits: Logits = np.zeros(0, np.float32)
+        self.is_sorted = False
+        self.selected = -1
 
     def begin(self, logits: Logits) -> None:
         """Starts again with every token. Takes over ``logits`` (num_vocab,) and will change it."""
@@ -57,11 +69,11 @@ class Candidates:
         the distinct ``ids`` that are still candidates."""
         if self.ids is self._every_id:
             return ids, np.arange(ids.size)
-        places = np.full(self._every_id.size, -1, np.int64)
-        places[self.ids] = np.arange(self.size)
+        places = np.full(self._every_id.size, -1, np.int32)
+        places[self.ids] = np.arange(self.size, dtype=np.int32)
         found = places[ids]
         present = np.flatnonzero(found >= 0)
-        return found[present], present
+        return found[present].astype(np.int64), present
 
     def weights(self) -> NDArray[np.float32]:
         """Probabilities (size,) relative to the likeliest, which has 1."""
