@@ -78,20 +78,34 @@ class Plan:
     """RAM that must be there for the model to run without reading its file again and again."""
     available_bytes: int
     """RAM it may use."""
+    available_gpu_bytes: int
     tokens_per_second: float
     """Expected for one reply, from bytes per token and memory speed; a first guess."""
     reasons: tuple[str, ...]
     """Plain sentences."""
+    refusal: str | None = None
+    """Why llama.cpp refuses these settings, though they would fit."""
 
     def error(self) -> NotEnoughMemoryError:
         """What to raise if it does not fit."""
         short = self.needed_bytes - self.available_bytes
+        if short > 0:
+            return NotEnoughMemoryError(
+                f"the model needs {format_bytes(self.needed_bytes)} at {self.num_ctx:,} tokens of "
+                f"context; {format_bytes(self.available_bytes)} can be had, "
+                f"{format_bytes(short)} too little",
+                field="model",
+                hint="close other programs, or choose a smaller model or quantization",
+            )
+        if self.estimate.gpu_bytes > self.available_gpu_bytes:
+            return NotEnoughMemoryError(
+                f"that many layers need {format_bytes(self.estimate.gpu_bytes)} on the GPU; "
+                f"{format_bytes(self.available_gpu_bytes)} can be had there",
+                field="gpu_layers",
+                hint="choose fewer --gpu-layers, or auto",
+            )
         return NotEnoughMemoryError(
-            f"the model needs {format_bytes(self.needed_bytes)} at {self.num_ctx:,} tokens of "
-            f"context; {format_bytes(self.available_bytes)} can be had, "
-            f"{format_bytes(short)} too little",
-            field="model",
-            hint="close other programs, or choose a smaller model or quantization",
+            self.refusal or "the model does not fit", hint="change --ctx or --kv-type"
         )
 
 
@@ -132,14 +146,23 @@ class _Planner:
         smallest: Plan | None = None
         for candidate in self._candidates():
             found = self._judge(candidate, estimate(self.header, candidate.settings))
-            if found.fits and self.verify is not None:
-                found = self._judge(candidate, self.verify(self.header, candidate.settings))
+            if found.fits:
+                found = self._verified(candidate, found)
             if found.fits:
                 return self._with_larger_pool(found, candidate)
             if smallest is None or found.needed_bytes < smallest.needed_bytes:
                 smallest = found
         assert smallest is not None
-        return replace(smallest, reasons=(smallest.error().message, *smallest.reasons))
+        return replace(smallest, reasons=(smallest.error().message, smallest.reasons[0]))
+
+    def _verified(self, candidate: _Candidate, found: Plan) -> Plan:
+        """With llama.cpp's own numbers; what it refuses does not fit."""
+        if self.verify is None:
+            return found
+        try:
+            return self._judge(candidate, self.verify(self.header, candidate.settings))
+        except NotEnoughMemoryError as error:
+            return replace(found, fits=False, refusal=error.message)
 
     def _candidates(self) -> Iterator[_Candidate]:
         """Settings from the most to the least wished for."""
@@ -222,6 +245,7 @@ class _Planner:
             estimate=found,
             needed_bytes=found.resident_bytes,
             available_bytes=self.ram_bytes,
+            available_gpu_bytes=self.gpu_bytes,
             tokens_per_second=self._speed(settings),
             reasons=tuple(self._reasons(candidate, found)),
         )
@@ -231,8 +255,8 @@ class _Planner:
         if self.wishes.num_pool or (self.wishes.num_ctx is None and chosen.kv_type_k != "f16"):
             return chosen
         settings = replace(candidate.settings, num_pool=2 * candidate.num_ctx)
-        check = self.verify or estimate
-        larger = self._judge(replace(candidate, settings=settings), check(self.header, settings))
+        candidate = replace(candidate, settings=settings)
+        larger = self._verified(candidate, self._judge(candidate, estimate(self.header, settings)))
         spare = self.ram_bytes - larger.needed_bytes
         return larger if larger.fits and spare > self.ram_bytes // 4 else chosen
 

@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 
+from innkeeper.errors import NotEnoughMemoryError
 from innkeeper.formats.gguf_header import GgufHeader, Value
 from innkeeper.planner.estimate import ContextSettings, MemoryEstimate, estimate
 from innkeeper.planner.gpus import Gpu
@@ -146,6 +147,14 @@ def test_build_without_gpu_support_leaves_the_gpu_alone() -> None:
     assert any("stays unused" in reason for reason in found.reasons)
 
 
+def test_too_many_layers_asked_for_says_what_the_gpu_lacks() -> None:
+    found = plan(seven_b(), with_gpu(3 * GIB), Wishes(num_gpu_layers=-1, num_ctx=8192))
+    assert not found.fits
+    error = found.error()
+    assert "on the GPU; 2.2 GiB can be had" in error.message
+    assert error.field == "gpu_layers"
+
+
 def test_layers_on_the_gpu_make_it_faster() -> None:
     speeds = [plan(seven_b(), with_gpu(n * GIB), Wishes()).tokens_per_second for n in (2, 4, 22)]
     assert speeds == sorted(speeds)
@@ -172,6 +181,26 @@ def test_verified_numbers_have_the_last_word() -> None:
     assert found.num_ctx == 4096
     assert found.estimate.is_verified
     assert seen[0] == AUTO_CTX
+
+
+def test_setting_that_llama_cpp_refuses_is_passed_over() -> None:
+    def verify(model: GgufHeader, settings: ContextSettings) -> MemoryEstimate:
+        if settings.num_pool > 8192:
+            raise NotEnoughMemoryError("llama.cpp refuses this setting: aborted")
+        return estimate(model, settings)
+
+    found = plan(seven_b(), MACHINE, Wishes(), verify=verify)
+    assert found.fits
+    assert (found.num_ctx, found.num_pool) == (8192, 8192)
+
+
+def test_refusal_of_everything_is_told_in_llama_cpps_words() -> None:
+    def verify(model: GgufHeader, settings: ContextSettings) -> MemoryEstimate:
+        raise NotEnoughMemoryError("llama.cpp refuses this setting: aborted")
+
+    found = plan(seven_b(), MACHINE, Wishes(num_ctx=4096), verify=verify)
+    assert not found.fits
+    assert found.reasons[0] == found.error().message == "llama.cpp refuses this setting: aborted"
 
 
 def test_spare_memory_makes_room_for_a_second_chat() -> None:
