@@ -101,7 +101,7 @@ class Tensor:
     @property
     def num_bytes(self) -> int:
         block, size = gguf.GGML_QUANT_SIZES[self.quant]
-        return self.columns * self.rows // block * size
+        return int(self.columns * self.rows // block * size)
 
 
 def vocabulary(num_vocab: int) -> tuple[list[str], list[int], list[float]]:
@@ -181,7 +181,7 @@ def _random_blocks(
 
     Returns: (count, block bytes). Source: block_q4_K and block_q6_K in ggml-common.h.
     """
-    num_bytes = gguf.GGML_QUANT_SIZES[quant][1]
+    num_bytes = int(gguf.GGML_QUANT_SIZES[quant][1])
     words = random.integers(0, 2**64, size=-(-count * num_bytes // 8), dtype=np.uint64)
     blocks = words.view(np.uint8)[: count * num_bytes].reshape(count, num_bytes)
     if quant == QuantType.Q4_K:  # weight = d * 8 * quant - dmin * 8, quant uniform in 0..15
