@@ -9,7 +9,12 @@ from typing import Annotated
 import typer
 
 from innkeeper import __version__
+from innkeeper.cli.fit import fit
+from innkeeper.cli.identify import identify
+from innkeeper.cli.ls import ls
 from innkeeper.cli.options import Options, with_settings
+from innkeeper.cli.pull import pull
+from innkeeper.cli.rm import rm
 from innkeeper.errors import (
     InnkeeperError,
     InvalidRequestError,
@@ -85,7 +90,10 @@ def doctor(
     run_doctor(options, as_json=json)
 
 
-COMMANDS = frozenset({"up", "doctor"})
+for _command in (fit, identify, pull, ls, rm):
+    app.command()(_command)
+
+COMMANDS = frozenset({"up", "fit", "identify", "pull", "ls", "rm", "doctor"})
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,0 +1,266 @@
+"""``innkeeper fit``: what fits this computer, before anything is downloaded or loaded."""
+
+import json as json_text
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from innkeeper.cli.ls import open_library
+from innkeeper.cli.options import Options, with_settings
+from innkeeper.cli.pull import open_hub
+from innkeeper.errors import InnkeeperError, InvalidRequestError, NotFoundError
+from innkeeper.units import format_bytes
+
+if TYPE_CHECKING:
+    from innkeeper.config import Settings
+    from innkeeper.library import Choice
+    from innkeeper.planner.fit import FitRow
+    from innkeeper.planner.hardware import Hardware
+    from innkeeper.planner.plan import Verify, Wishes
+
+_KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
+
+
+@with_settings("home", "offline")
+def fit(
+    options: Options,
+    target: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="PATH|REPO[:QUANT]",
+            help="A file, a name that innkeeper ls shows, or a repository. Without it: your models,"
+            " and the catalogue's.",
+            show_default=False,
+        ),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+    ctx: Annotated[
+        int | None, typer.Option(min=16, max=1 << 22, help="Context in tokens; else the best.")
+    ] = None,
+    parallel: Annotated[int, typer.Option(min=1, max=64, help="Replies at the same time.")] = 4,
+    batch: Annotated[int | None, typer.Option(min=1, max=1 << 16, help="Tokens a batch.")] = None,
+    ubatch: Annotated[int | None, typer.Option(min=1, max=1 << 16, help="Tokens a step.")] = None,
+    outputs: Annotated[
+        int | None, typer.Option(min=0, max=1 << 16, help="Rows with logits; 0 = all of a batch.")
+    ] = None,
+    kv_type: Annotated[
+        str | None, typer.Option(metavar="K[,V]", help="Number types of keys and values.")
+    ] = None,
+    kv_unified: Annotated[bool, typer.Option(help="One cache for all sequences.")] = True,
+    flash_attn: Annotated[bool | None, typer.Option(help="Flash attention.")] = None,
+    gpu_layers: Annotated[
+        int | None, typer.Option(min=-1, help="Layers on the GPU; -1 = all.")
+    ] = None,
+    no_verify: Annotated[
+        bool, typer.Option("--no-verify", help="Trust the header; no dry run of llama.cpp.")
+    ] = False,
+) -> None:
+    """Show what fits this computer: memory to the byte, context, expected speed."""
+    from innkeeper.planner.hardware import probe
+    from innkeeper.planner.plan import Wishes
+    from innkeeper.planner.verify import verify
+
+    key_type, value_type = _kv_types(kv_type)
+    wishes = Wishes(
+        num_ctx=ctx,
+        max_sequences=parallel,
+        max_batch=batch,
+        max_ubatch=ubatch,
+        num_outputs=outputs,
+        kv_type_k=key_type,
+        kv_type_v=value_type,
+        kv_unified=kv_unified,
+        flash_attention=flash_attn,
+        num_gpu_layers=gpu_layers,
+    )
+    asked = _Asked(options.settings(), probe(), wishes, None if no_verify else verify)
+    found = asked.everything() if target is None else asked.one(target)
+    if json:
+        print(json_text.dumps(found, indent=2))
+    else:
+        _show(found, asked.hardware)
+
+
+class _Asked:
+    """What one call of ``fit`` looks at. Rows are JSON objects already."""
+
+    def __init__(
+        self, settings: "Settings", hardware: "Hardware", wishes: "Wishes", verify: "Verify | None"
+    ) -> None:
+        self.settings = settings
+        self.hardware = hardware
+        self.wishes = wishes
+        self.verify = verify
+
+    def one(self, target: str) -> dict[str, Any] | list[dict[str, Any]]:
+        """One object for a file or a quantization, a list for a repository."""
+        from innkeeper.hub.address import looks_remote
+
+        path = Path(target).expanduser()
+        if path.exists():
+            return self._local(path, path.name)
+        try:
+            return self._local(open_library(self.settings).resolve(target), target)
+        except (NotFoundError, InvalidRequestError):
+            if not looks_remote(target):
+                raise
+        return self._repo(target)
+
+    def everything(self) -> list[dict[str, Any]]:
+        """The models here, then the catalogue's that fit, best first."""
+        rows: list[dict[str, Any]] = []
+        for model in open_library(self.settings).models():
+            if model.identity is not None and model.identity.format == "gguf" and not model.problem:
+                try:
+                    rows.append(self._local(model.path, model.name, is_quick=True))
+                except InnkeeperError as error:
+                    rows.append({"name": model.name, "fits": None, "reason": str(error)})
+        if self.settings.offline:
+            return rows
+        try:
+            best, others = choose_from_catalogue(self.settings, self.hardware, self.wishes)
+        except InnkeeperError as error:
+            print(f"The catalogue is left out: {error}", file=sys.stderr)
+            return rows
+        return rows + [_catalogue_row(choice) for choice in (best, *others)]
+
+    def _local(self, path: Path, name: str, *, is_quick: bool = False) -> dict[str, Any]:
+        from innkeeper.formats import gguf
+        from innkeeper.planner.fit import fit as fit_header
+
+        header = gguf.read_model(_gguf_in(path)).header
+        verify = None if is_quick else self.verify
+        row = fit_header(header, self.hardware, self.wishes, name=name, verify=verify)
+        return {**row.to_json(), "exact": True, "path": str(path)}
+
+    def _repo(self, target: str) -> dict[str, Any] | list[dict[str, Any]]:
+        from innkeeper.hub.address import parse_address
+        from innkeeper.hub.fit import RepoFit
+        from innkeeper.hub.listing import list_repo
+        from innkeeper.hub.source import HubSource
+        from innkeeper.hub.variants import choose_variant, variants
+
+        address = parse_address(target)
+        hub = open_hub(self.settings)
+        listing = list_repo(hub, address.repo_id)
+        source = HubSource(hub, listing)
+        table = RepoFit(source, variants(listing), self.hardware, self.wishes, self.verify)
+        if address.wanted is not None:
+            return _row_json(table.exact(choose_variant(listing, address.wanted)))
+        return [_row_json(row) for row in table.rows()]
+
+
+def choose_from_catalogue(
+    settings: "Settings", hardware: "Hardware", wishes: "Wishes"
+) -> "tuple[Choice, list[Choice]]":
+    """The catalogue's best for this machine, by headers from the hub, and the next best.
+
+    Raises: NotEnoughMemoryError if nothing fits; HubError.
+    """
+    from innkeeper.hub.fit import RepoFit
+    from innkeeper.hub.listing import list_repo
+    from innkeeper.hub.source import HubSource
+    from innkeeper.hub.variants import variants
+    from innkeeper.library import CatalogueEntry, catalogue, choose
+
+    hub = open_hub(settings)
+
+    def rows_of(entry: CatalogueEntry) -> "list[FitRow]":
+        listing = list_repo(hub, entry.repo)
+        table = RepoFit(HubSource(hub, listing), variants(listing), hardware, wishes)
+        return [row.fit for row in table.rows() if row.fit is not None]
+
+    return choose(catalogue()[1], rows_of)
+
+
+def _kv_types(text: str | None) -> tuple[str | None, str | None]:
+    if text is None:
+        return None, None
+    key, comma, value = text.lower().partition(",")
+    for kind in (key, value) if comma else (key,):
+        if kind not in _KV_TYPES:
+            raise InvalidRequestError(
+                f"--kv-type {text[:40]} is not allowed", hint=f"allowed: {', '.join(_KV_TYPES)}"
+            )
+    return key, value if comma else key
+
+
+def _gguf_in(path: Path) -> Path:
+    if not path.is_dir():
+        return path
+    files = sorted(path.glob("*.gguf"))
+    if not files:
+        raise InvalidRequestError(
+            f"{path} has no .gguf file", hint="what safetensors need is not known yet"
+        )
+    return files[0]
+
+
+def _row_json(row: Any) -> dict[str, Any]:
+    variant = row.variant
+    about = {
+        "repo": variant.repo_id,
+        "variant": variant.name,
+        "size_bytes": variant.size_bytes,
+        "files": [file.name for file in variant.files],
+        "exact": row.is_exact,
+    }
+    if row.fit is not None:
+        return {**row.fit.to_json(), **about}
+    reason = "parts of it are missing" if variant.missing else f"{variant.kind}: not known yet"
+    name = f"{variant.repo_id}:{variant.name}"
+    return {"name": name, "quant": variant.quant, "fits": None, "reason": reason, **about}
+
+
+def _catalogue_row(choice: "Choice") -> dict[str, Any]:
+    return {
+        **choice.row.to_json(),
+        "exact": False,
+        "repo": choice.entry.repo,
+        "why": choice.entry.why,
+    }
+
+
+def _show(found: dict[str, Any] | list[dict[str, Any]], hardware: "Hardware") -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    rows = found if isinstance(found, list) else [found]
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for column in ("Model", "Quant", "Weights", "Other memory", "Context", "Tokens/s", "Fits"):
+        table.add_column(
+            column, justify="left" if column in ("Model", "Quant", "Fits") else "right"
+        )
+    for row in rows:
+        table.add_row(*_cells(row))
+    console.print(table)
+    if isinstance(found, dict):
+        console.print(Text(found["reason"]))
+        for reason in found.get("reasons", ()):
+            console.print(Text(f"- {reason}", style="dim"))
+    free = format_bytes(hardware.available_ram_bytes)
+    gpus = "".join(f", {format_bytes(g.free_bytes)} on {g.name}" for g in hardware.gpus)
+    console.print(Text(f"Free now: {free} of RAM{gpus}", style="dim"))
+
+
+def _cells(row: dict[str, Any]) -> list[Any]:
+    from rich.text import Text
+
+    name = Text(row["name"])
+    if row["fits"] is None:
+        return [name, row.get("quant") or "", "", "", "", "", Text(row["reason"], style="dim")]
+    about = "" if row["exact"] else "about "
+    word = Text("yes", style="green") if row["fits"] else Text("no", style="red")
+    return [
+        name,
+        row["quant"],
+        about + format_bytes(row["weights_bytes"]),
+        format_bytes(row["total_bytes"]),
+        f"{row['num_ctx']:,}",
+        f"{row['tokens_per_second']:.0f}",
+        word,
+    ]

@@ -1,0 +1,149 @@
+"""``innkeeper pull``: downloads a model, and shows how it goes."""
+
+import json as json_text
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from innkeeper.cli.options import Options, with_settings
+from innkeeper.units import format_bytes, format_seconds
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+    from innkeeper.config import Settings
+    from innkeeper.hub.client import Hub
+    from innkeeper.hub.listing import Listing
+    from innkeeper.hub.progress import Progress
+    from innkeeper.hub.variants import Variant
+
+
+@with_settings("home", "offline")
+def pull(
+    options: Options,
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="REPO[:QUANT]",
+            help="A Hugging Face repository, such as org/name:Q4_K_M."
+            " Without a quantization: the best that fits this computer.",
+            show_default=False,
+        ),
+    ],
+    json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+) -> None:
+    """Download a model from the Hugging Face hub. Interrupted, it goes on where it stopped."""
+    from innkeeper.hub.address import parse_address
+    from innkeeper.hub.listing import list_repo
+
+    settings = options.settings()
+    address = parse_address(model)
+    hub = open_hub(settings)
+    listing = list_repo(hub, address.repo_id)
+    variant = pick(hub, listing, address.wanted)
+    path = download(settings, hub, variant)
+    if json:
+        found = {"path": str(path), "name": variant.name, "size_bytes": variant.size_bytes}
+        print(
+            json_text.dumps({"repo": variant.repo_id, "commit": variant.commit, **found}, indent=2)
+        )
+    else:
+        print(path)
+
+
+def open_hub(settings: "Settings") -> "Hub":
+    """The hub that Hugging Face's variables name."""
+    from innkeeper.hub.client import Hub
+
+    return Hub(is_offline=settings.offline)
+
+
+def pick(hub: "Hub", listing: "Listing", wanted: str | None) -> "Variant":
+    """The variant ``wanted``; without that the best that fits here, or else the usual one.
+
+    Raises: as ``hub.variants.choose_variant``.
+    """
+    from innkeeper.hub.fit import RepoFit
+    from innkeeper.hub.source import HubSource
+    from innkeeper.hub.variants import choose_variant, variants
+    from innkeeper.planner.fit import choose
+    from innkeeper.planner.hardware import probe
+    from innkeeper.planner.plan import Wishes
+
+    offered = [variant for variant in variants(listing) if variant.is_safe]
+    if wanted is not None or len(offered) < 2:
+        return choose_variant(listing, wanted)
+    rows = RepoFit(HubSource(hub, listing), offered, probe(), Wishes()).rows()
+    best, _ = choose([row.fit for row in rows if row.fit is not None])
+    if best is None:
+        return choose_variant(listing, None)
+    found = next(row.variant for row in rows if row.fit is best)
+    print(f"{found.name}: {best.reason}", file=sys.stderr)
+    return found
+
+
+def download(settings: "Settings", hub: "Hub", variant: "Variant") -> "Path":
+    """Downloads ``variant`` into the home's models, shown on stderr. Raises: HubError."""
+    from innkeeper.hub.download import Download
+
+    assert settings.home is not None
+    with PullScreen(f"{variant.repo_id} {variant.name}", variant.size_bytes) as screen:
+        return Download(hub, variant, settings.home / "models", on_progress=screen.show).run()
+
+
+class PullScreen:
+    """A progress bar on a terminal; elsewhere a line for each tenth."""
+
+    def __init__(self, title: str, total_bytes: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+        self._console = Console(stderr=True, highlight=False)
+        self._title = title
+        self._tenths = -1
+        self._bar = Progress(
+            TextColumn("{task.fields[title]}", markup=False),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.description}", markup=False),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=float(total_bytes), title=title)
+
+    def __enter__(self) -> "PullScreen":
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: "TracebackType | None",
+    ) -> None:
+        self._bar.stop()
+        if kind is KeyboardInterrupt:
+            self._console.print("Paused. The same command goes on where it stopped.")
+
+    def show(self, progress: "Progress") -> None:
+        words = describe(progress)
+        self._bar.update(self._task, completed=progress.done_bytes, description=words)
+        tenths = int(10 * progress.fraction)
+        if not self._console.is_terminal and tenths != self._tenths:
+            self._tenths = tenths
+            print(f"{self._title}: {10 * tenths}% ({words})", file=sys.stderr, flush=True)
+
+
+def describe(progress: "Progress") -> str:
+    """``1.2 GiB of 4.1 GiB, 35.0 MiB/s, 1 min 25 s left``."""
+    words = f"{format_bytes(progress.done_bytes)} of {format_bytes(progress.total_bytes)}"
+    if progress.stage != "downloading":
+        return f"{progress.stage}, {words}"
+    if progress.bytes_per_second:
+        words += f", {format_bytes(progress.bytes_per_second)}/s"
+    if progress.seconds_left is not None and progress.fraction < 1:
+        words += f", {format_seconds(progress.seconds_left)} left"
+    return words

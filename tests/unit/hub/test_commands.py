@@ -1,0 +1,209 @@
+"""fit, identify, pull, ls and rm as a person (or a program) calls them."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import constants
+
+from innkeeper.cli.main import main
+from innkeeper.library import catalogue
+from tests.hub import Fault, HubFile, LocalHub
+from tests.hub.models import write_llama
+from tests.unit.formats import made_models as made
+
+SHAPE = {"num_layers": 2, "width": 512, "ffn_width": 1024, "num_heads": 8, "num_tokens": 1000}
+
+
+@pytest.fixture(autouse=True)
+def endpoint(server: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ``HF_ENDPOINT`` does when the library is imported."""
+    monkeypatch.setattr(constants, "ENDPOINT", server.url)
+    template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+
+
+@pytest.fixture
+def stocked(server: LocalHub, tmp_path: Path) -> LocalHub:
+    """A repository of two small quantizations."""
+    files: dict[str, bytes | HubFile] = {"README.md": b"# m"}
+    for quant in ("Q4_K_M", "Q8_0"):
+        path = write_llama(tmp_path / f"m-{quant}.gguf", quant, **SHAPE)
+        files[path.name] = HubFile(path)
+    server.add("org/m", files)
+    return server
+
+
+class Ran:
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code = code
+        self.out = out
+        self.err = err
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Any:
+    """Runs a command line as ``innkeeper`` does."""
+
+    def called(*arguments: str) -> Ran:
+        with pytest.raises(SystemExit) as caught:
+            main(list(arguments))
+        out, err = capsys.readouterr()
+        return Ran(int(caught.value.code or 0), out, err)
+
+    return called
+
+
+def test_pull_prints_where_the_model_is_and_how_it_went(
+    stocked: LocalHub, run: Any, home: Path
+) -> None:
+    found = run("pull", "org/m:q8_0")
+    path = home / "models" / "org" / "m" / "m-Q8_0.gguf"
+    assert (found.code, found.out) == (0, f"{path}\n")
+    assert path.stat().st_size == stocked.repos["org/m"].files["m-Q8_0.gguf"].size
+    assert "org/m Q8_0: 100%" in found.err
+
+
+def test_pull_without_a_quantization_takes_the_best_that_fits_and_says_why(
+    stocked: LocalHub, run: Any
+) -> None:
+    found = run("pull", "org/m", "--json")
+    assert found.json["name"] == "Q8_0"
+    assert "Q8_0: fits with" in found.err
+
+
+def test_what_was_pulled_is_listed_identified_and_removed(
+    stocked: LocalHub, run: Any, home: Path
+) -> None:
+    run("pull", "org/m:Q4_K_M")
+    [row] = run("ls", "--json").json
+    assert row["name"] == "org/m/m-Q4_K_M" and row["problem"] is None
+    assert "org/m/m-Q4_K_M" in run("ls").out
+    assert run("identify", "org/m:Q4_K_M", "--json").json["path"] == row["path"]
+    asked = run("rm", "m-Q4_K_M")
+    assert asked.code == 2 and "--yes" in asked.err
+    assert run("rm", "m-Q4_K_M", "--yes").code == 0
+    assert run("ls", "--json").json == []
+    assert list((home / "models").iterdir()) == []
+
+
+def test_rm_asks_and_takes_no_for_an_answer(
+    stocked: LocalHub, run: Any, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("pull", "org/m:Q4_K_M")
+    answer = io.StringIO("n\n")
+    monkeypatch.setattr(answer, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stdin", answer)
+    found = run("rm", "m-Q4_K_M")
+    assert found.code == 1 and "Delete" in found.err
+    assert (home / "models/org/m/m-Q4_K_M.gguf").exists()
+
+
+def test_identify_reads_a_repository_by_ranges(stocked: LocalHub, run: Any) -> None:
+    found = run("identify", "org/m", "--json").json
+    assert (found["format"], found["quant"], found["loader"]) == ("gguf", "Q4_K", "llama_cpp")
+    assert found["path"] == f"{stocked.url}/org/m"
+    shown = run("identify", "org/m:Q8_0").out
+    assert "Q8_0" in shown and "llama.cpp" in shown
+
+
+def test_identify_tells_of_a_repository_of_pickles(server: LocalHub, run: Any) -> None:
+    server.add("org/p", {"pytorch_model.bin": b"p", "config.json": b"{}"})
+    found = run("identify", "org/p", "--json").json
+    assert (found["format"], found["is_safe"]) == ("pickle", False)
+    assert server.gets() == []
+
+
+def test_identify_tells_of_safetensors(server: LocalHub, run: Any, tmp_path: Path) -> None:
+    folder = made.hf(tmp_path / "st")
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    server.add("org/st", files)
+    found = run("identify", "org/st", "--json").json
+    assert (found["format"], found["loader"], found["name"]) == ("safetensors", "torch", "st")
+
+
+FIT_FIELDS = {
+    *("weights_bytes", "kv_bytes", "recurrent_bytes", "output_bytes", "compute_bytes"),
+    *("repack_bytes", "work_bytes", "vocab_bytes", "process_bytes", "total_bytes"),
+    *("devices", "verified", "fits", "reason"),
+}
+
+
+def test_fit_shows_every_quantization_of_a_repository(stocked: LocalHub, run: Any) -> None:
+    rows = run("fit", "org/m", "--json").json
+    assert [row["variant"] for row in rows] == ["Q4_K_M", "Q8_0"]
+    assert all(row.keys() >= FIT_FIELDS for row in rows)
+    shown = run("fit", "org/m").out
+    assert "Q4_K_M" in shown and "Q8_0" in shown and "Free now" in shown
+
+
+def test_fit_of_one_quantization_or_file_is_one_object(stocked: LocalHub, run: Any) -> None:
+    arguments = ("--no-verify", "--json", "--ctx", "1024", "--kv-type", "q8_0,f16")
+    remote = run("fit", "org/m:Q8_0", *arguments).json
+    run("pull", "org/m:Q8_0")
+    local = run("fit", "org/m/m-Q8_0", *arguments).json
+    assert local.keys() >= FIT_FIELDS
+    assert remote["exact"] and remote["num_ctx"] == 1024 and remote["kv_type_k"] == "q8_0"
+    for field in FIT_FIELDS - {"devices", "reason"}:
+        assert remote[field] == local[field], field
+
+
+def test_fit_without_a_name_has_the_models_here_and_the_catalogues(
+    stocked: LocalHub, run: Any, tmp_path: Path
+) -> None:
+    run("pull", "org/m:Q8_0")
+    entry = catalogue()[1][0]
+    quant = entry.quants[0]
+    path = write_llama(tmp_path / f"c-{quant}.gguf", quant, **SHAPE)
+    stocked.add(entry.repo, {path.name: HubFile(path)})
+    rows = run("fit", "--json").json
+    assert [row["name"] for row in rows] == ["org/m/m-Q8_0", f"{entry.repo}:{quant}"]
+    assert rows[1]["why"] == entry.why
+    assert [row["name"] for row in run("fit", "--offline", "--json").json] == ["org/m/m-Q8_0"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("pull", "none/none"), 2, "no repository none/none"),
+        (("pull", "nonsense"), 2, "org/name"),
+        (("pull", "org/m:Q9"), 2, "it has Q4_K_M"),
+        (("pull", "org/m", "--offline"), 1, "offline"),
+        (("identify", "none.gguf"), 2, "none.gguf"),
+        (("rm", "none", "--yes"), 2, "no model 'none'"),
+        (("fit", "org/m:Q8_0", "--kv-type", "f17"), 2, "allowed: f32"),
+        (("fit", "none.gguf"), 2, "none.gguf"),
+    ],
+)
+def test_bad_input_is_one_line_and_an_exit_code(
+    stocked: LocalHub, run: Any, arguments: tuple[str, ...], code: int, words: str
+) -> None:
+    found = run(*arguments)
+    assert (found.code, found.out) == (code, "")
+    assert found.err.startswith("innkeeper: ") and words in found.err
+    assert found.err.count("\n") == 1
+
+
+def test_a_hub_that_is_down_is_a_failure_that_names_a_way_out(stocked: LocalHub, run: Any) -> None:
+    stocked.api_faults = [Fault(status=404)] * 1
+    assert run("pull", "org/m").code == 2
+    stocked.api_faults = [Fault(status=200, body=b"<html>")]
+    found = run("pull", "org/m")
+    assert found.code == 1 and "HF_ENDPOINT" in found.err
+
+
+def test_an_interrupted_pull_says_how_to_go_on(
+    stocked: LocalHub, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("innkeeper.hub.part.PartFile.write", interrupt)
+    found = run("pull", "org/m:Q8_0")
+    assert found.code == 130 and "goes on where it stopped" in found.err
