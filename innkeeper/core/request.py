@@ -154,6 +154,9 @@ class GenerateRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     stop: tuple[str, ...] = ()
     max_tokens: int | None = None
     """None = until the context is full."""
+    lookup: int = 0
+    """Most tokens to guess at once where the text repeats itself; 0 = none. The reply stays the
+    same."""
     n: int = 1
     logprobs: int | None = None
     """Number of alternatives to report per token; 0 = the chosen token's alone; None = none."""
@@ -202,4 +205,8 @@ class Timings(Struct, frozen=True, kw_only=True):
     prompt_ms: float
     predicted_n: int
     predicted_ms: float
+    draft_n: int = 0
+    """Tokens that were guessed ahead."""
+    draft_accepted_n: int = 0
+    """Those of them that were right."""
     queue_ms: float = 0.0

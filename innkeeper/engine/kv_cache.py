@@ -196,6 +196,11 @@ class KVCache:
             self._holders[cell] = 1
             base.cells.append(cell)
 
+    def can_take_back(self, sequence_id: int, count: int) -> bool:
+        """Whether the last ``count`` tokens of a sequence can be cut off."""
+        length = self.length(sequence_id)
+        return self._runner.can_resume(sequence_id, max(0, length - count), length)
+
     def take_back(self, sequence_id: int, length: int) -> bool:
         """Cuts a sequence in use to its first ``length`` tokens; False if that cannot be."""
         if not self._runner.can_resume(sequence_id, length, self.length(sequence_id)):

@@ -35,6 +35,7 @@ from innkeeper.core.frames import (
 from innkeeper.engine.banned import automaton, short_phrases
 from innkeeper.engine.grammar import GrammarCompiler
 from innkeeper.engine.kv_cache import KVCache
+from innkeeper.engine.lookup import PromptLookup
 from innkeeper.engine.reply import Released, ReplyText
 from innkeeper.engine.reuse import Policy
 from innkeeper.engine.runner import Logits, Runner
@@ -83,6 +84,7 @@ class Engine:
             SliceSizer(max_slice_seconds, runner.max_rows),
             max_sequences=facts.max_sequences,
             max_rows=runner.max_rows,
+            max_outputs=runner.max_outputs,
         )
         self._siblings: dict[Sequence, list[Sequence]] = {}
         self._frames: list[msgspec.Struct] = []
@@ -195,6 +197,7 @@ class Engine:
             reply=ReplyText(request.stop, automaton(request.banned)),
             grammar=self.grammars.compile(request.constraint) if request.constraint else None,
             policy=Policy(request.kv_reuse or self._kv_reuse),
+            lookup=PromptLookup(prepared.tokens, request.lookup) if request.lookup > 0 else None,
             leader=leader,
             truncated_n=prepared.truncated_n,
             probe=prepared.probe,
@@ -273,8 +276,10 @@ class Engine:
             self._record(sequence, count)
         self._scheduler.observe(batch, time.perf_counter() - self._step_started)
         self._num_steps += 1
-        for sequence, logits in zip(sampled, outputs, strict=True):
-            self._advance(sequence, logits)
+        for sequence in sampled:
+            count = 1 + len(sequence.draft)
+            self._advance(sequence, outputs[:count])
+            del outputs[:count]
 
     def _evaluate(self, batch: Batch) -> list[Logits]:
         """``Runner.forward``, once more without idle bases if the pool had no place: a backend
@@ -288,7 +293,8 @@ class Engine:
 
     def _record(self, sequence: Sequence, count: int) -> None:
         start = sequence.num_cached
-        self.cache.append(sequence.sequence_id, sequence.tokens[start : start + count])
+        tokens = sequence.tokens[start : start + count] + sequence.draft
+        self.cache.append(sequence.sequence_id, tokens)
         attached = self.cache.attach(sequence.sequence_id)
         sequence.num_reused_approx += attached
         sequence.num_cached += count + attached
@@ -302,12 +308,33 @@ class Engine:
                 sequence.prefilled = sequence.prefilled or time.perf_counter()
                 sequence.status = Status.DECODE
 
-    def _advance(self, sequence: Sequence, logits: Logits) -> None:
+    def _advance(self, sequence: Sequence, outputs: list[Logits]) -> None:
+        """``outputs`` (1 + guesses): the logits behind the last token, and behind each guess."""
         for sibling in self._siblings.pop(sequence, ()):
             if sibling.status is Status.WAITING and self._scheduler.fork(sequence, sibling):
                 sibling.prefilled = sequence.prefilled
-                self._sample(sibling, logits.copy())
-        self._sample(sequence, logits)
+                self._sample(sibling, outputs[0].copy())
+        draft, sequence.draft = sequence.draft, []
+        length = len(sequence.tokens)
+        self._sample(sequence, outputs[0])
+        num_right = 0
+        for guess, logits in zip(draft, outputs[1:], strict=True):
+            if sequence.status is not Status.DECODE or sequence.tokens[length:][num_right:] != [
+                guess
+            ]:
+                break
+            num_right += 1
+            self._sample(sequence, logits)
+        if draft:
+            self._drop_wrong(sequence, len(draft), num_right)
+
+    def _drop_wrong(self, sequence: Sequence, num_drafted: int, num_right: int) -> None:
+        sequence.num_drafted += num_drafted
+        sequence.num_accepted += num_right
+        if sequence.lookup is not None:
+            sequence.lookup.observe(num_drafted, num_right)
+        if sequence.status is Status.DECODE and sequence.num_to_read < 1:
+            self._cut(sequence)
 
     def _sample(self, sequence: Sequence, logits: Logits) -> None:
         """Chooses the next token and goes on with it, or ends the reply."""
@@ -362,6 +389,10 @@ class Engine:
         """Undoes the tokens of a banned phrase. The one before them is read again for its logits,
         or the whole sequence where the cache cannot be cut."""
         sequence.take_back(sequence.reply.num_to_take_back)
+        self._cut(sequence)
+
+    def _cut(self, sequence: Sequence) -> None:
+        """Leaves all but the last token in the cache."""
         length = len(sequence.tokens) - 1
         if self.cache.take_back(sequence.sequence_id, length):
             sequence.num_cached = length

@@ -47,14 +47,20 @@ class Batch:
     @property
     def sampled(self) -> list[Sequence]:
         """The sequences whose last token is in this batch, in the order of the logits."""
-        return [seq for seq, count in self.reads if seq.num_cached + count == len(seq.tokens)]
+        return [seq for seq, count in self.reads if seq.num_cached + count >= len(seq.tokens)]
 
 
 class Scheduler:
     """First come, first served into the running set; prompts there take turns, slice by slice."""
 
     def __init__(
-        self, cache: KVCache, sizer: SliceSizer, *, max_sequences: int, max_rows: int
+        self,
+        cache: KVCache,
+        sizer: SliceSizer,
+        *,
+        max_sequences: int,
+        max_rows: int,
+        max_outputs: int = 1,
     ) -> None:
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
@@ -62,6 +68,7 @@ class Scheduler:
         self._sizer = sizer
         self._max_sequences = max_sequences
         self._max_rows = max_rows
+        self._max_outputs = max_outputs
 
     def add(self, sequence: Sequence) -> None:
         self.waiting.append(sequence)
@@ -111,11 +118,22 @@ class Scheduler:
         self.running.append(sibling)
         return True
 
+    def _draft(self, sequence: Sequence) -> list[int]:
+        """Guesses to check beside the next token; none where others would have to wait for them,
+        or where wrong ones could not be taken out of the cache."""
+        if sequence.lookup is None or len(self.running) > 1:
+            return []
+        room = min(self._max_outputs, self._max_rows, sequence.max_length - len(sequence.tokens))
+        if room < 2 or not self._cache.can_take_back(sequence.sequence_id, room):
+            return []
+        draft = sequence.lookup.draft(sequence.tokens, room - 1)
+        return draft if len(draft) < self._cache.num_free else []
+
     def restart(self, sequence: Sequence) -> None:
         """Puts a running sequence to the front of the line, to be read again from the start."""
         self.running.remove(sequence)
         self._cache.release(sequence.sequence_id, keep=False)
-        sequence.sequence_id, sequence.num_cached = -1, 0
+        sequence.sequence_id, sequence.num_cached, sequence.draft = -1, 0, []
         sequence.status = Status.WAITING
         self.waiting.appendleft(sequence)
 
@@ -157,7 +175,8 @@ class Scheduler:
         batch = Batch()
         for sequence in self.running:
             if sequence.status is Status.DECODE:
-                _add_rows(batch, sequence, 1)
+                sequence.draft = self._draft(sequence)
+                _add_rows(batch, sequence, 1 + len(sequence.draft))
         for sequence in self.running:
             if sequence.status is Status.PREFILL:
                 room = self._max_rows - len(batch.rows)
@@ -176,8 +195,7 @@ class Scheduler:
 def _add_rows(batch: Batch, sequence: Sequence, count: int) -> None:
     first = sequence.num_cached
     last = len(sequence.tokens) - 1
-    for position in range(first, first + count):
-        batch.rows.append(
-            Row(sequence.tokens[position], position, sequence.sequence_id, position == last)
-        )
+    tokens = sequence.tokens[first : first + count] + sequence.draft
+    for position, token_id in zip(range(first, first + count), tokens, strict=False):
+        batch.rows.append(Row(token_id, position, sequence.sequence_id, position >= last))
     batch.reads.append((sequence, count))

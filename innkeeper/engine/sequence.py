@@ -7,6 +7,7 @@ from enum import Enum, auto
 from innkeeper.core import GenerateRequest, Timings
 from innkeeper.core.frames import Probe
 from innkeeper.engine.grammar import Grammar
+from innkeeper.engine.lookup import PromptLookup
 from innkeeper.engine.reply import ReplyText
 from innkeeper.engine.reuse import Policy
 from innkeeper.engine.runner import Sampler
@@ -42,6 +43,11 @@ class Sequence:
     probe: Probe | None = None
     """Set where the next-token distribution is asked for, not a reply."""
 
+    lookup: PromptLookup | None = None
+    draft: list[int] = field(default_factory=list)
+    """Guesses behind ``tokens`` that the current batch checks."""
+    num_drafted: int = 0
+    num_accepted: int = 0
     bans: dict[int, set[int]] = field(default_factory=dict)
     """Position -> tokens that may not come there, since a banned phrase began with them."""
 
@@ -84,6 +90,8 @@ class Sequence:
         self.sampler.rewind(count)
         if self.grammar is not None:
             self.grammar.rewind(count)
+        if self.lookup is not None:
+            self.lookup.forget(length)
 
     def timings(self) -> Timings:
         now = time.perf_counter()
@@ -96,5 +104,7 @@ class Sequence:
             prompt_ms=(prefilled - started) * 1000,
             predicted_n=self.num_generated,
             predicted_ms=(now - prefilled) * 1000 if self.prefilled else 0.0,
+            draft_n=self.num_drafted,
+            draft_accepted_n=self.num_accepted,
             queue_ms=(started - self.arrived) * 1000,
         )
