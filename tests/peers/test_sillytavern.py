@@ -47,6 +47,6 @@ def test_every_operation_and_stop_work_with_a_model_of_real_size(
         ops = ("--stream", "both", "--ops", "send,regenerate,swipe,continue,impersonate")
         drive(harness, server, *ops, "--max-tokens", "40")
         # the prompt is in the cache by now, so the reply has begun when it is stopped
-        stop = ("--stream", "both", "--ops", "stop", "--stop-after", "5000")
+        stop = ("--stream", "both", "--ops", "stop", "--stop-after", "15000")
         drive(harness, server, *stop, "--max-tokens", "2000")
         assert server.stop() == 0
