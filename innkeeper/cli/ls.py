@@ -23,7 +23,7 @@ def ls(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
-    """List the models on this computer: yours, and those in Hugging Face's cache."""
+    """List the models on this computer: yours, and those of other programs."""
     from rich.console import Console
 
     library = open_library(options.settings(), folders or [])
@@ -42,13 +42,19 @@ def ls(
 
 
 def open_library(settings: "Settings", folders: list[Path] | None = None) -> "Library":
-    """The home's models, ``folders``, and Hugging Face's cache where its variables say it is."""
+    """The home's models, ``folders``, and the stores of Hugging Face and Ollama."""
     from huggingface_hub import constants
 
     from innkeeper.library import Library
+    from innkeeper.library.ollama import ollama_folder
 
     assert settings.home is not None
-    return Library(settings.home / "models", folders or [], Path(constants.HF_HUB_CACHE))
+    return Library(
+        settings.home / "models", folders or [], Path(constants.HF_HUB_CACHE), ollama_folder()
+    )
+
+
+_OWNERS = {"hf_cache": "Hugging Face's cache", "ollama": "Ollama's"}
 
 
 def _table(models: "list[LocalModel]") -> object:
@@ -64,7 +70,7 @@ def _table(models: "list[LocalModel]") -> object:
         found = model.identity
         params = found.num_params if found else None
         context = found.num_ctx_train if found else None
-        note = model.problem or ("Hugging Face's cache" if model.origin == "hf_cache" else "")
+        note = model.problem or _OWNERS.get(model.origin, "")
         table.add_row(
             Text(model.name),
             found.format if found else "?",

@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from innkeeper.cli.ls import open_library
 from innkeeper.cli.options import Options, with_settings
+from innkeeper.errors import InvalidRequestError, NotFoundError
 from innkeeper.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
     from types import TracebackType
 
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from innkeeper.hub.listing import Listing
     from innkeeper.hub.progress import Progress
     from innkeeper.hub.variants import Variant
+    from innkeeper.planner.hardware import Hardware
 
 
 @with_settings("home", "offline")
@@ -60,7 +64,12 @@ def open_hub(settings: "Settings") -> "Hub":
     return Hub(is_offline=settings.offline)
 
 
-def pick(hub: "Hub", listing: "Listing", wanted: str | None) -> "Variant":
+def pick(
+    hub: "Hub",
+    listing: "Listing",
+    wanted: str | None,
+    hardware: "Callable[[], Hardware] | None" = None,
+) -> "Variant":
     """The variant ``wanted``; without that the best that fits here, or else the usual one.
 
     Raises: as ``hub.variants.choose_variant``.
@@ -75,7 +84,7 @@ def pick(hub: "Hub", listing: "Listing", wanted: str | None) -> "Variant":
     offered = [variant for variant in variants(listing) if variant.is_safe]
     if wanted is not None or len(offered) < 2:
         return choose_variant(listing, wanted)
-    rows = RepoFit(HubSource(hub, listing), offered, probe(), Wishes()).rows()
+    rows = RepoFit(HubSource(hub, listing), offered, (hardware or probe)(), Wishes()).rows()
     best, _ = choose([row.fit for row in rows if row.fit is not None])
     if best is None:
         return choose_variant(listing, None)
@@ -91,6 +100,59 @@ def download(settings: "Settings", hub: "Hub", variant: "Variant") -> "Path":
     assert settings.home is not None
     with PullScreen(f"{variant.repo_id} {variant.name}", variant.size_bytes) as screen:
         return Download(hub, variant, settings.home / "models", on_progress=screen.show).run()
+
+
+def obtain(
+    settings: "Settings", wanted: str | None, hardware: "Callable[[], Hardware] | None" = None
+) -> "Path":
+    """Where the model ``wanted`` is, downloaded if it is a repository's and not here yet.
+
+    None means the newest of the home's models; without any, the best of the catalogue that fits,
+    after one question (none with ``--yes``). Raises: NotFoundError and its like if it is nowhere,
+    InvalidRequestError if it may be several or nobody can be asked, HubError.
+    """
+    from innkeeper.hub.address import looks_remote, parse_address
+    from innkeeper.hub.listing import list_repo
+    from innkeeper.library import resolve
+    from innkeeper.planner.hardware import probe
+
+    library = open_library(settings)
+    if wanted is None:
+        newest = library.newest()
+        return newest if newest is not None else _obtain_best(settings, (hardware or probe)())
+    try:
+        return resolve(wanted, library)
+    except NotFoundError:
+        if not looks_remote(wanted):
+            raise
+    address = parse_address(wanted)
+    hub = open_hub(settings)
+    listing = list_repo(hub, address.repo_id)
+    return download(settings, hub, pick(hub, listing, address.wanted, hardware))
+
+
+def _obtain_best(settings: "Settings", hardware: "Hardware") -> "Path":
+    from innkeeper.cli.fit import choose_from_catalogue
+    from innkeeper.hub.listing import list_repo
+    from innkeeper.hub.variants import choose_variant
+    from innkeeper.planner.plan import Wishes
+
+    best, others = choose_from_catalogue(settings, hardware, Wishes())
+    hub = open_hub(settings)
+    variant = choose_variant(list_repo(hub, best.entry.repo), best.quant)
+    size = format_bytes(variant.size_bytes)
+    print(f"{best.entry.name} ({best.quant}, {size}): {best.entry.why}.", file=sys.stderr)
+    print(f"It {best.row.reason}.", file=sys.stderr)
+    if others:
+        names = ", ".join(choice.model for choice in others[:3])
+        print(f"Others that fit: {names}", file=sys.stderr)
+    if not settings.yes:
+        if not sys.stdin.isatty():
+            raise InvalidRequestError(
+                f"{best.model} would be downloaded, and nobody can be asked", hint="say --yes"
+            )
+        typer.confirm(f"Download it ({size})?", default=True, abort=True, err=True)
+    return download(settings, hub, variant)
 
 
 class PullScreen:

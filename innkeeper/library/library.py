@@ -18,9 +18,10 @@ from innkeeper.errors import InnkeeperError, InvalidRequestError, ModelFileError
 from innkeeper.formats.identify import identify
 from innkeeper.formats.identity import Identity
 from innkeeper.formats.quant_names import claimed_quant
+from innkeeper.library.ollama import find_ollama
 from innkeeper.library.places import Place, find_parts, find_places, snapshot
 
-Origin = Literal["models", "folder", "hf_cache"]
+Origin = Literal["models", "folder", "hf_cache", "ollama"]
 _CACHE_NAME = re.compile(r"models--([\w.-]+?)--([\w.-]+)")
 
 
@@ -50,22 +51,32 @@ class LocalModel(Struct, frozen=True, kw_only=True):
 
 
 class Library:
-    """Models of the home's ``models`` folder, of other ``folders``, and of Hugging Face's cache.
+    """Models of the home's ``models`` folder, of other ``folders``, and of other programs' stores.
 
     Reads headers only, and each one once as long as the file does not change.
     """
 
     def __init__(
-        self, models: Path, folders: Sequence[Path] = (), hf_cache: Path | None = None
+        self,
+        models: Path,
+        folders: Sequence[Path] = (),
+        hf_cache: Path | None = None,
+        ollama: Path | None = None,
     ) -> None:
         self.models_folder = models
         self._folders = tuple(folders)
         self._hf_cache = hf_cache
+        self._ollama = ollama
         self._known: dict[tuple[Path, int, float], tuple[Identity | None, str | None]] = {}
 
     def models(self) -> list[LocalModel]:
         """Everything that is there, by name; what cannot be used says why."""
         return [self._look(place, origin) for origin, place in self._places()]
+
+    def newest(self) -> Path | None:
+        """The GGUF of the models folder that came last; None without any."""
+        places = [place for place in find_places(self.models_folder) if place.kind == "gguf"]
+        return max(places, key=lambda place: place.newest_mtime).path if places else None
 
     def unfinished(self) -> list[Path]:
         """Downloads that were interrupted; pulling the same again continues them."""
@@ -110,6 +121,8 @@ class Library:
                 found.setdefault(place.name, ("folder", place))
         for place in _cached(self._hf_cache) if self._hf_cache else ():
             found.setdefault(place.name, ("hf_cache", place))
+        for place in find_ollama(self._ollama) if self._ollama else ():
+            found.setdefault(place.name, ("ollama", place))
         return sorted(found.values(), key=lambda pair: pair[1].name.lower())
 
     def _find(self, name: str) -> tuple[Origin, Place]:

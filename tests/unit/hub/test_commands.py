@@ -9,6 +9,9 @@ import pytest
 from huggingface_hub import constants
 
 from innkeeper.cli.main import main
+from innkeeper.cli.pull import obtain
+from innkeeper.config import load_settings
+from innkeeper.errors import InvalidRequestError
 from innkeeper.library import catalogue
 from tests.hub import Fault, HubFile, LocalHub
 from tests.hub.models import write_llama
@@ -196,6 +199,45 @@ def test_a_hub_that_is_down_is_a_failure_that_names_a_way_out(stocked: LocalHub,
     stocked.api_faults = [Fault(status=200, body=b"<html>")]
     found = run("pull", "org/m")
     assert found.code == 1 and "HF_ENDPOINT" in found.err
+
+
+def test_a_model_is_obtained_from_the_library_or_else_from_the_hub(
+    stocked: LocalHub, home: Path
+) -> None:
+    settings = load_settings({"yes": True}, home)
+    path = home / "models" / "org" / "m" / "m-Q8_0.gguf"
+    assert obtain(settings, "org/m:Q8_0") == path
+    sent = stocked.sent()
+    assert obtain(settings, "org/m") == obtain(settings, str(path)) == path
+    assert obtain(settings, None) == path
+    assert stocked.sent() == sent
+
+
+def test_an_empty_home_gets_the_catalogues_best_for_this_machine(
+    server: LocalHub, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for entry in catalogue()[1][:2]:
+        files: dict[str, bytes | HubFile] = {}
+        for quant in entry.quants:
+            path = write_llama(tmp_path / entry.repo / f"m-{quant}.gguf", quant, **SHAPE)
+            files[path.name] = HubFile(path)
+        server.add(entry.repo, files)
+    best = catalogue()[1][1]
+    found = obtain(load_settings({"yes": True}, home), None)
+    assert found == home / "models" / best.repo / f"m-{best.quants[0]}.gguf"
+    told = capsys.readouterr().err
+    assert best.why in told and "Others that fit" in told
+
+
+def test_nothing_is_downloaded_that_nobody_agreed_to(
+    server: LocalHub, home: Path, tmp_path: Path
+) -> None:
+    entry = catalogue()[1][0]
+    path = write_llama(tmp_path / "m-Q8_0.gguf", "Q8_0", **SHAPE)
+    server.add(entry.repo, {path.name: HubFile(path)})
+    with pytest.raises(InvalidRequestError, match="--yes"):
+        obtain(load_settings({}, home), None)
+    assert not (home / "models").exists()
 
 
 def test_an_interrupted_pull_says_how_to_go_on(

@@ -210,3 +210,42 @@ def test_unfinished_downloads_are_shown_apart(models: Path, library: Library) ->
     made.text(part, b"x")
     assert library.unfinished() == [part]
     assert library.models() == []
+
+
+def ollama(tmp_path: Path, digest: str | None = None) -> Path:
+    """Ollama's store with one model, ``tale:7b``."""
+    root = tmp_path / "ollama"
+    blob = made.gguf(root / "blobs" / f"sha256-{'0' * 64}")
+    layers = [
+        {"mediaType": "application/vnd.ollama.image.license", "digest": "sha256:" + "1" * 64},
+        {
+            "mediaType": "application/vnd.ollama.image.model",
+            "digest": digest or f"sha256:{blob.name.removeprefix('sha256-')}",
+        },
+    ]
+    made.text(root / "manifests/registry.ollama.ai/library/tale/7b", {"layers": layers})
+    return root
+
+
+def test_ollamas_models_are_used_where_they_are(models: Path, tmp_path: Path) -> None:
+    library = Library(models, ollama=ollama(tmp_path))
+    [model] = library.models()
+    assert (model.name, model.origin, model.problem) == ("ollama/tale:7b", "ollama", None)
+    with pytest.raises(InvalidRequestError, match="another program"):
+        library.remove("ollama/tale:7b")
+
+
+@pytest.mark.parametrize("digest", ["sha256:../../../etc/passwd", "sha256:00", "md5:" + "0" * 64])
+def test_a_manifest_that_points_elsewhere_names_no_model(
+    models: Path, tmp_path: Path, digest: str
+) -> None:
+    assert Library(models, ollama=ollama(tmp_path, digest)).models() == []
+
+
+def test_the_newest_model_of_the_folder_is_the_one_that_came_last(
+    models: Path, library: Library
+) -> None:
+    assert library.newest() is None
+    for age, name in enumerate(("b", "a", "c")):
+        os.utime(made.gguf(models / f"{name}.gguf"), (1e9 - age, 1e9 - age))
+    assert library.newest() == models / "b.gguf"
