@@ -1,0 +1,84 @@
+"""What do guesses from repetitions gain, and what do they cost where nothing repeats?
+
+    python benchmarks/speculative.py MODEL.gguf [--tokens N] [--rounds N]
+
+The same reply is written with and without guesses, in turns, so that other load hits both. The
+text that repeats is forced by a constraint (and so needs no sensible model); the other one is drawn
+at temperature 1.
+"""
+
+import argparse
+import random
+import statistics
+from pathlib import Path
+from typing import Any
+
+from benchmarks.report import Table
+from innkeeper.backends import llama_cpp as backend
+from innkeeper.core import Constraint, EngineConfig, GenerateRequest, SamplingParams
+from innkeeper.core.frames import Finished
+from innkeeper.engine.loop import Engine, Prepared
+from innkeeper.engine.prompt import tokenize_prompt
+
+SENTENCE = "the red fox and the old hen and the young dog went home to eat. "
+CASES: dict[str, dict[str, Any]] = {
+    "text that repeats": {
+        "constraint": Constraint("regex", f"({SENTENCE.replace('.', chr(92) + '.')})+"),
+        "sampling": SamplingParams(temperature=0),
+    },
+    "text that does not": {"sampling": SamplingParams(temperature=1.0, seed=1, ban_eos=True)},
+}
+
+
+class Bench:
+    """One model, asked for one reply at a time."""
+
+    def __init__(self, path: Path) -> None:
+        config = EngineConfig(
+            backend="llama_cpp", path=str(path), name=path.stem, num_ctx=2048, num_pool=4096
+        )
+        self._runner = backend.load(config, lambda fraction: None)
+        self._frames: list[Any] = []
+        self._engine = Engine(self._runner, self._frames.extend)
+
+    def milliseconds_a_token(self, **fields: Any) -> tuple[float, float]:
+        """(time, share of the guesses that were right)"""
+        words = random.Random(1).sample(SENTENCE.split() * 8, 100)
+        request = GenerateRequest(prompt=" ".join(words) + ". " + SENTENCE, **fields)
+        tokens, _ = tokenize_prompt(request, self._runner.tokenizer, self._runner.facts)
+        self._frames.clear()
+        self._engine.inbox.put(Prepared(1, request, tokens))
+        while self._engine.step():
+            pass
+        (end,) = [frame for frame in self._frames if isinstance(frame, Finished)]
+        timings = end.timings
+        right = timings.draft_accepted_n / timings.draft_n if timings.draft_n else 0.0
+        return timings.predicted_ms / timings.predicted_n, right
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--tokens", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    bench = Bench(options.model)
+    table = Table("text", "guesses", "ms a token", "plain, ms", "speed", "right")
+    for name, fields in CASES.items():
+        bench.milliseconds_a_token(max_tokens=8, **fields)
+        for lookup in (4, 8):
+            plain, guessed = [], []
+            for _ in range(options.rounds):
+                plain.append(bench.milliseconds_a_token(max_tokens=options.tokens, **fields))
+                guessed.append(
+                    bench.milliseconds_a_token(max_tokens=options.tokens, lookup=lookup, **fields)
+                )
+            before = statistics.median(ms for ms, _ in plain)
+            after = statistics.median(ms for ms, _ in guessed)
+            row = f"{after:.1f}", f"{before:.1f}", f"{before / after:.2f}x", f"{guessed[0][1]:.0%}"
+            table.add(name, str(lookup), *row)
+    print(table.markdown(f"{options.model.name}, {options.tokens} tokens"))
+
+
+if __name__ == "__main__":
+    main()
