@@ -2,6 +2,7 @@
 
 import json as json_text
 import sys
+import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from innkeeper.hub.progress import Progress
     from innkeeper.hub.variants import Variant
     from innkeeper.planner.hardware import Hardware
+
+_SHOW_SECONDS = 0.1
+"""Progress comes with every piece of some KiB; nobody reads that fast."""
 
 
 @with_settings("home", "offline")
@@ -165,6 +169,7 @@ class PullScreen:
         self._console = Console(stderr=True, highlight=False)
         self._title = title
         self._tenths = -1
+        self._shown_at = 0.0
         self._bar = Progress(
             TextColumn("{task.fields[title]}", markup=False),
             BarColumn(),
@@ -191,6 +196,10 @@ class PullScreen:
             self._console.print("Paused. The same command goes on where it stopped.")
 
     def show(self, progress: "Progress") -> None:
+        now = time.monotonic()
+        if now - self._shown_at < _SHOW_SECONDS and progress.fraction < 1:
+            return
+        self._shown_at = now
         words = describe(progress)
         self._bar.update(self._task, completed=progress.done_bytes, description=words)
         tenths = int(10 * progress.fraction)

@@ -23,7 +23,7 @@ from innkeeper.units import MIB, format_seconds
 
 MAX_JSON_BYTES = 64 * MIB
 MAX_REDIRECTS = 5
-_TIMEOUT = httpx2.Timeout(30.0, connect=10.0)
+_CONNECT_SECONDS = 10.0
 _BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS, _LONGEST_ASKED_SECONDS = 1.0, 8.0, 120.0
 
@@ -35,8 +35,8 @@ class Hub:
     """One hub and what we are to it. Safe to use from several threads.
 
     endpoint: None = ``HF_ENDPOINT``, or huggingface.co. token: None = ``HF_TOKEN`` or the saved
-    one. is_offline: nothing is sent at all. attempts: tries of a request before it fails. sleep:
-    how waits are spent; tests pass their own.
+    one. is_offline: nothing is sent at all. attempts: tries of a request before it fails.
+    read_seconds: the longest silence in an answer. sleep: how waits are spent.
     """
 
     def __init__(
@@ -46,11 +46,13 @@ class Hub:
         *,
         is_offline: bool = False,
         attempts: int = 4,
+        read_seconds: float = 30.0,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
         self.token = token or get_token()
         self.attempts = attempts
+        self._timeout = httpx2.Timeout(read_seconds, connect=_CONNECT_SECONDS)
         self._sleep = sleep
         self._is_offline = is_offline
         self._origin = _origin(self.endpoint)
@@ -168,7 +170,12 @@ class Hub:
             sent["authorization"] = f"Bearer {self.token}"
         try:
             with get_session().stream(
-                "GET", url, params=params, headers=sent, timeout=_TIMEOUT, follow_redirects=False
+                "GET",
+                url,
+                params=params,
+                headers=sent,
+                timeout=self._timeout,
+                follow_redirects=False,
             ) as response:
                 yield response
         except OfflineModeIsEnabled:

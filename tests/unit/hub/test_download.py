@@ -207,6 +207,14 @@ def test_a_server_that_never_gets_on_is_given_up(
     assert sum(p.stat().st_size for p in models.rglob("*.part")) == 1000
 
 
+def test_a_server_that_falls_silent_is_asked_again(server: LocalHub, models: Path) -> None:
+    server.add("org/m", {NAME: CONTENT})
+    server.faults = [Fault(stall=True)]
+    hub = Hub(server.url, read_seconds=0.2, sleep=lambda _: None)
+    assert Download(hub, variant(hub), models).run().read_bytes() == CONTENT
+    assert len(server.gets()) == 2
+
+
 # --- the token ----------------------------------------------------------------------------------
 
 

@@ -31,6 +31,7 @@ MACHINE = Hardware(
 )
 WISHES = Wishes(num_ctx=8192)
 NUM_TOKENS = 128_256
+COMPARED = ("IQ2_XXS", "Q3_K_S", "Q4_0", "Q5_K_M", "Q8_0", "F16")
 
 
 def stub(path: Path) -> HubFile:
@@ -66,7 +67,9 @@ def test_twenty_rows_cost_one_header(server: LocalHub, table: RepoFit) -> None:
 
 
 def test_each_row_is_near_what_its_own_header_says(table: RepoFit, files: dict[str, Path]) -> None:
-    for row in table.rows():
+    compared = [row for row in table.rows() if row.variant.name in COMPARED]
+    assert len(compared) == len(COMPARED)
+    for row in compared:
         truth = fit(gguf.read(files[row.variant.main.name]), MACHINE, WISHES, name="")
         assert row.fit is not None
         assert row.fit.kv_bytes == truth.kv_bytes
