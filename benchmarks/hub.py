@@ -58,6 +58,7 @@ def killed_download(folder: Path, options: argparse.Namespace) -> list[tuple[str
     path = folder / "m-Q4_K_M.gguf"
     write_noise(path, options.bytes, options.seed)
     with LocalHub(bytes_per_second=400e6) as server:
+        server.tokens = {"of nobody"}
         server.add("org/m", {path.name: HubFile(path)})
         expected = server.repos["org/m"].files[path.name].sha256
         found = download_with_kills(

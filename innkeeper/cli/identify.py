@@ -39,7 +39,7 @@ def identify(
 
 
 def _identify(settings: "Settings", target: str) -> "Identity":
-    from innkeeper.errors import NotFoundError
+    from innkeeper.errors import InvalidRequestError, NotFoundError
     from innkeeper.formats.identify import identify as identify_path
     from innkeeper.hub.address import looks_remote
 
@@ -48,7 +48,7 @@ def _identify(settings: "Settings", target: str) -> "Identity":
         return identify_path(path)
     try:
         return identify_path(open_library(settings).resolve(target))
-    except NotFoundError:
+    except (NotFoundError, InvalidRequestError):
         if not looks_remote(target):
             raise
     return _identify_remote(settings, target)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from huggingface_hub import constants
+
 from innkeeper.hub.client import Hub
 from innkeeper.hub.download import Download
 from innkeeper.hub.listing import list_repo
@@ -71,6 +73,7 @@ def _download(url: str, repo_id: str, folder: Path, report: "Connection[object, 
     def show(progress: Progress) -> None:
         report.send((progress.stage, progress.done_bytes))
 
-    hub = Hub(url)
+    constants.HF_HUB_CACHE = str(folder.parent / "hf-home" / "hub")
+    hub = Hub(url, token="of nobody")
     variant = choose_variant(list_repo(hub, repo_id), None)
     Download(hub, variant, folder, on_progress=show).run()

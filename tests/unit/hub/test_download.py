@@ -1,6 +1,8 @@
 """Downloads: what arrives is whole and right, whatever the server does; nothing is lost."""
 
+import errno
 import hashlib
+import io
 import threading
 from pathlib import Path
 
@@ -18,7 +20,8 @@ from innkeeper.hub.errors import (
     HubUnreachableError,
     WrongContentError,
 )
-from innkeeper.hub.listing import list_repo
+from innkeeper.hub.listing import RemoteFile, list_repo
+from innkeeper.hub.part import PartFile
 from innkeeper.hub.progress import Progress
 from innkeeper.hub.variants import Variant, choose_variant
 from tests.hub import Fault, HubFile, LocalHub
@@ -348,6 +351,23 @@ def test_a_disk_that_fills_up_pauses_the_download_and_keeps_the_part(
     [part] = models.rglob("*.part")
     assert 1_000_000 <= part.stat().st_size < len(CONTENT)
     assert Download(hub, variant(hub), models).run().read_bytes() == CONTENT
+
+
+def test_a_write_that_fails_for_want_of_space_keeps_what_is_there(tmp_path: Path) -> None:
+    class FullDisk(io.FileIO):
+        def write(self, piece: object) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    part = PartFile(tmp_path / NAME, RemoteFile(NAME, len(CONTENT), None, None))
+    part.open(lambda _: None)
+    part.write(CONTENT[:1000])
+    whole, part._file = part._file, FullDisk(part.path, "ab")
+    with pytest.raises(DiskFullError, match="1000 B of m-Q4_K_M"):
+        part.write(CONTENT[1000:])
+    assert whole is not None
+    whole.close()
+    part.close()
+    assert part.path.read_bytes() == CONTENT[:1000]
 
 
 def test_a_folder_that_cannot_be_written_is_named(

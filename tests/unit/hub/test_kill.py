@@ -16,6 +16,7 @@ def test_a_download_that_is_killed_twenty_times_arrives_whole_and_once(
 ) -> None:
     content = noise(SIZE)
     server.add("org/m", {"m-Q4_K_M.gguf": content})
+    server.tokens = {"of nobody"}
     server.bytes_per_second = 200e6
     found = download_with_kills(server, "org/m", tmp_path / "models", SIZE, NUM_KILLS, seed=7)
     assert (tmp_path / "models/org/m/m-Q4_K_M.gguf").read_bytes() == content
