@@ -71,7 +71,7 @@ class FakeRunner:
 
     def __init__(self, config: EngineConfig) -> None:
         self.tokenizer = ByteTokenizer()
-        self.num_sequence_ids = config.num_sequence_ids
+        self.num_sequence_ids = config.num_sequence_ids(can_edit=True)
         self.max_outputs = self.num_sequence_ids
         self.num_threads = 1
         self.num_evaluated = 0

@@ -40,11 +40,12 @@ class EngineConfig(Struct, frozen=True, kw_only=True):
     options: dict[str, str] = {}
     """Backend-specific settings; each backend documents and checks its own."""
 
-    @property
-    def num_sequence_ids(self) -> int:
-        """Sequences that a backend keeps apart: those that generate, those that are kept, and one
-        for each that generates where chunks are parked while its prompt is edited."""
-        return 2 * self.max_sequences + self.max_kept
+    def num_sequence_ids(self, *, can_edit: bool) -> int:
+        """Sequences that a backend keeps apart: those that generate, those that are kept, and,
+        where prompts can be edited in the cache, one for each that generates to park chunks on.
+
+        A sliding-window cache grows with this number, and cannot be edited."""
+        return self.max_sequences * (2 if can_edit else 1) + self.max_kept
 
 
 class ModelFacts(Struct, frozen=True, kw_only=True):

@@ -53,12 +53,11 @@ class Wishes:
     """RAM that a model unloaded first gives back."""
     freed_gpu_bytes: int = 0
 
-    @property
-    def num_sequence_ids(self) -> int:
+    def num_sequence_ids(self, shape: ModelShape) -> int:
         """llama.cpp's ``n_seq_max``, as ``EngineConfig.num_sequence_ids`` counts it."""
         if self.num_ids is not None:
             return self.num_ids
-        return 2 * self.max_sequences + self.max_kept
+        return self.max_sequences * (2 if shape.can_edit else 1) + self.max_kept
 
 
 @dataclass(frozen=True)
@@ -215,15 +214,16 @@ class _Planner:
         if flash is None:
             flash = layers != _NO_GPU or kv_types[1] not in ("f16", "f32", "bf16")
         outputs = wishes.num_outputs
+        num_ids = wishes.num_sequence_ids(self.shape)
         repack = wishes.repack and layers == _NO_GPU
         return ContextSettings(
             num_pool=max(num_ctx, wishes.num_pool or 0),
-            max_sequences=wishes.num_sequence_ids,
+            max_sequences=num_ids,
             kv_type_k=kv_types[0],
             kv_type_v=kv_types[1],
             max_batch=wishes.max_batch or ubatch,
             max_ubatch=ubatch,
-            num_outputs=wishes.num_sequence_ids if outputs is None else outputs,
+            num_outputs=num_ids if outputs is None else outputs,
             flash_attention=flash,
             kv_unified=wishes.kv_unified,
             num_gpu_layers=layers,

@@ -96,6 +96,11 @@ class ModelShape:
     def has_sliding(self) -> bool:
         return any(layer.is_sliding for layer in self.layers)
 
+    @property
+    def can_edit(self) -> bool:
+        """Whether cached keys may be moved: not in sliding windows or recurrent states."""
+        return not (self.has_sliding or self.has_recurrent)
+
 
 def read_shape(header: GgufHeader) -> ModelShape:
     """The shape that ``header`` describes.

@@ -14,6 +14,7 @@ from innkeeper.formats.ggml_types import TYPES_BY_NAME
 from innkeeper.planner.estimate import ContextSettings, estimate
 from innkeeper.planner.hardware import Hardware, probe
 from innkeeper.planner.plan import Wishes, plan
+from innkeeper.planner.shape import read_shape
 from innkeeper.units import format_bytes
 
 logger = logging.getLogger(__name__)
@@ -47,7 +48,8 @@ def check_model(config: EngineConfig, hardware: Callable[[], Hardware] = probe) 
         if kv_type not in TYPES_BY_NAME:
             raise EngineLoadError(f"there is no KV type {kv_type!r}", field="kv_type")
     try:
-        found = estimate(header, _settings(config, hardware()))
+        can_edit = read_shape(header).can_edit
+        found = estimate(header, _settings(config, hardware(), can_edit=can_edit))
     except UnsupportedModelError:
         return Need()  # llama.cpp may know more architectures than our formulas
     return Need(found.total_bytes, found.mapped_bytes - found.gpu_weights_bytes)
@@ -109,10 +111,10 @@ def fits_beside(need: Need, hardware: Hardware) -> bool:
     return need.ram_bytes + need.weights_bytes < hardware.available_ram_bytes
 
 
-def _settings(config: EngineConfig, hardware: Hardware) -> ContextSettings:
+def _settings(config: EngineConfig, hardware: Hardware, *, can_edit: bool) -> ContextSettings:
     """As the backend sets up its context."""
     on_gpu = bool(hardware.gpus) and config.num_gpu_layers != 0
-    num_sequences = config.num_sequence_ids
+    num_sequences = config.num_sequence_ids(can_edit=can_edit)
     ubatch = config.max_ubatch or (_GPU_UBATCH if on_gpu else _CPU_UBATCH)
     flash = config.flash_attention
     if flash is None:

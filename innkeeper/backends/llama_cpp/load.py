@@ -46,20 +46,22 @@ def load(config: EngineConfig, progress: ProgressCallback) -> LlamaRunner:
     tokenizer = LlamaTokenizer(lib.llama_model_get_vocab(model))
     facts = _facts(config, model, context, tokenizer, time.perf_counter() - started)
     tuner = ThreadTuner(config.num_threads or usable_cores(), is_fixed=config.num_threads > 0)
-    is_editable = _is_editable(config, model, context)
+    can_shift = lib.llama_memory_can_shift(lib.llama_get_memory(context))
+    is_editable = bool(can_shift) and _is_editable(config, model)
     return LlamaRunner(model, context, facts, tokenizer, tuner, is_editable=is_editable)
 
 
-def _is_editable(
-    config: EngineConfig, model: "lib.llama_model_p", context: "lib.llama_context_p"
-) -> bool:
+def _is_editable(config: EngineConfig, model: "lib.llama_model_p") -> bool:
     """Whether keys may be rotated to other positions. A quantized K would be quantized again at
-    every shift, the whole pool with it, and drift; M-RoPE aborts (docs/experiments.md)."""
-    if config.kv_type_k in _QUANTIZED:
-        return False
-    if lib.llama_model_rope_type(model) not in (lib.LLAMA_ROPE_TYPE_NORM, lib.LLAMA_ROPE_TYPE_NEOX):
-        return False
-    return bool(lib.llama_memory_can_shift(lib.llama_get_memory(context)))
+    every shift, the whole pool with it, and drift; M-RoPE aborts (docs/experiments.md). States and
+    sliding windows hold no keys to rotate."""
+    return (
+        config.kv_type_k not in _QUANTIZED
+        and lib.llama_model_rope_type(model) in (lib.LLAMA_ROPE_TYPE_NORM, lib.LLAMA_ROPE_TYPE_NEOX)
+        and lib.llama_model_n_swa(model) == 0
+        and not lib.llama_model_is_recurrent(model)
+        and not lib.llama_model_is_hybrid(model)
+    )
 
 
 def _load_model(config: EngineConfig, progress: ProgressCallback) -> "lib.llama_model_p":
@@ -102,7 +104,8 @@ def _refuse_unsupported(model: "lib.llama_model_p") -> None:
 
 
 def _make_context(config: EngineConfig, model: "lib.llama_model_p") -> "lib.llama_context_p":
-    num_ids = min(config.num_sequence_ids, _MAX_SEQUENCE_IDS)
+    num_ids = config.num_sequence_ids(can_edit=_is_editable(config, model))
+    num_ids = min(num_ids, _MAX_SEQUENCE_IDS)
     params = lib.llama_context_default_params()
     params.n_ctx = config.num_pool
     params.n_batch = params.n_ubatch = config.max_ubatch or (512 if uses_gpu(config) else 128)

@@ -77,7 +77,7 @@ class LlamaRunner:
         self.has_state = bool(
             lib.llama_model_is_recurrent(model) or lib.llama_model_is_hybrid(model)
         )
-        self.can_edit = is_editable and self._num_swa == 0 and not self.has_state
+        self.can_edit = is_editable
 
     def forward(self, rows: Sequence[Row]) -> list[Logits]:
         wanted = [index for index, row in enumerate(rows) if row.wants_logits]
