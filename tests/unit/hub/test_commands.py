@@ -2,6 +2,9 @@
 
 import io
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +74,21 @@ def test_pull_prints_where_the_model_is_and_how_it_went(
     assert (found.code, found.out) == (0, f"{path}\n")
     assert path.stat().st_size == stocked.repos["org/m"].files["m-Q8_0.gguf"].size
     assert "org/m Q8_0: 100%" in found.err
+
+
+def test_hugging_faces_variables_are_respected(
+    server: LocalHub, home: Path, tmp_path: Path
+) -> None:
+    server.tokens = {"secret"}
+    path = write_llama(tmp_path / "m-Q8_0.gguf", "Q8_0", **SHAPE)
+    files = {path.name: HubFile(path)}
+    server.add("org/m", files, gated=True, allowed_tokens=frozenset({"secret"}))
+    variables = {"HF_ENDPOINT": server.url, "HF_TOKEN": "secret", "HF_HOME": str(tmp_path / "hf")}
+    command = [sys.executable, "-P", "-m", "innkeeper", "pull", "org/m"]
+    ran = subprocess.run(
+        command, env={**os.environ, **variables}, capture_output=True, text=True, timeout=120
+    )
+    assert ran.stdout == f"{home / 'models' / 'org' / 'm' / path.name}\n", ran.stderr
 
 
 def test_pull_without_a_quantization_takes_the_best_that_fits_and_says_why(

@@ -9,6 +9,8 @@ from tests.hub.killing import download_with_kills
 
 SIZE = 64 * MIB
 NUM_KILLS = 20
+IN_SOCKETS = 4 * MIB
+"""What may be on its way between two sockets; far less than one of huggingface_hub's chunks."""
 
 
 def test_a_download_that_is_killed_twenty_times_arrives_whole_and_once(
@@ -22,4 +24,4 @@ def test_a_download_that_is_killed_twenty_times_arrives_whole_and_once(
     assert (tmp_path / "models/org/m/m-Q4_K_M.gguf").read_bytes() == content
     assert found.shown == sorted(found.shown)
     assert found.num_runs == NUM_KILLS + 1
-    assert max(found.refetched) <= MIB
+    assert max(found.refetched) <= IN_SOCKETS
