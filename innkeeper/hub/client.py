@@ -53,7 +53,7 @@ class Hub:
         self.token = token or get_token()
         self.attempts = attempts
         self._timeout = httpx2.Timeout(read_seconds, connect=_CONNECT_SECONDS)
-        self._sleep = sleep
+        self.sleep = sleep
         self._is_offline = is_offline
         self._origin = _origin(self.endpoint)
 
@@ -98,22 +98,23 @@ class Hub:
             except (httpx2.TransportError, Gone) as error:
                 if number == self.attempts or isinstance(error, httpx2.ConnectError):
                     raise self.failure(error) from None
-                self.wait(error, number)
+                self.sleep(self.pause_seconds(error, number))
         raise AssertionError("a request is tried at least once")
 
-    def wait(self, error: Exception, number: int) -> None:
-        """Spends the time before try ``number + 1``; as long as the server asked for, if it did.
+    def pause_seconds(self, error: Exception, number: int) -> float:
+        """How long to wait before try ``number + 1``: what the server asked for, if it did.
 
         Raises: HubBusyError if that is more than two minutes.
         """
         asked = error.retry_seconds if isinstance(error, Gone) else None
-        if asked is not None and asked > _LONGEST_ASKED_SECONDS:
+        if asked is None:
+            return float(min(_FIRST_WAIT_SECONDS * 2 ** (number - 1), _LONGEST_WAIT_SECONDS))
+        if asked > _LONGEST_ASKED_SECONDS:
             raise HubBusyError(
                 f"the hub is busy and asks to wait for {format_seconds(asked)}",
                 hint="try again then; with an access token in HF_TOKEN the limits are higher",
             )
-        longest = min(_FIRST_WAIT_SECONDS * 2 ** (number - 1), _LONGEST_WAIT_SECONDS)
-        self._sleep(longest if asked is None else asked)
+        return asked
 
     def failure(self, error: httpx2.TransportError | Gone) -> HubError:
         """What to tell the user of the last try's failure."""

@@ -158,7 +158,7 @@ class Download:
                 if failures >= self._hub.attempts:
                     raise self._hub.failure(error) from None
                 self._show("waiting", file, part.size)
-                self._hub.wait(error, failures)
+                self._wait(self._hub.pause_seconds(error, failures), part)
 
     def _read_on(self, file: RemoteFile, part: PartFile) -> None:
         """One request for what lacks."""
@@ -174,15 +174,25 @@ class Download:
             skipped = _skipped_bytes(response, file, start)
             next_check = start
             for piece in _bounded(response, skipped, end - start):
-                if self._stop.is_set():
-                    raise DownloadPausedError(
-                        f"paused after {format_bytes(part.size)}", hint="start it again to go on"
-                    )
+                self._check_stop(part)
                 if part.size >= next_check:
                     self._check_room(part)
                     next_check = part.size + _CHECK_DISK_BYTES
                 part.write(piece)
                 self._show("downloading", file, part.size)
+
+    def _wait(self, seconds: float, part: PartFile) -> None:
+        """In steps of a second, so that stopping does not wait for a busy server."""
+        while seconds > 0:
+            self._check_stop(part)
+            self._hub.sleep(min(1.0, seconds))
+            seconds -= 1.0
+
+    def _check_stop(self, part: PartFile) -> None:
+        if self._stop.is_set():
+            raise DownloadPausedError(
+                f"paused after {format_bytes(part.size)}", hint="start it again to go on"
+            )
 
     def _check_room(self, part: PartFile) -> None:
         """Stops before the disk is so full that other programs fail."""
