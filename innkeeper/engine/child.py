@@ -39,7 +39,8 @@ from innkeeper.core.frames import (
     encode,
     read_body,
 )
-from innkeeper.engine.loop import Engine, Prepared
+from innkeeper.engine.admission import Prepared
+from innkeeper.engine.loop import Engine
 from innkeeper.engine.prompt import tokenize_prompt
 from innkeeper.engine.runner import Runner
 from innkeeper.errors import EngineError, EngineLoadError, InnkeeperError, InvalidRequestError
@@ -200,7 +201,7 @@ class _Preparer(threading.Thread):
         else:
             facts = self._engine.runner.facts
             tokens, truncated_n = tokenize_prompt(frame.request, self._tokenizer, facts)
-            self._engine.warm(frame.request)
+            self._engine.admission.warm(frame.request)
             probe = frame if isinstance(frame, Probe) else None
             self._engine.inbox.put(Prepared(frame.id, frame.request, tokens, truncated_n, probe))
 

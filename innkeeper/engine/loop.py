@@ -6,23 +6,14 @@
 (a ``queue.SimpleQueue``) and read ``stats``.
 """
 
-import math
 import queue
-import random
 import time
 from collections.abc import Callable
-from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
-from innkeeper.core import (
-    EngineStats,
-    FinishReason,
-    GenerateRequest,
-    SamplingParams,
-    TokenLogprob,
-)
+from innkeeper.core import EngineStats, FinishReason, TokenLogprob
 from innkeeper.core.frames import (
     Cancel,
     Delta,
@@ -32,32 +23,15 @@ from innkeeper.core.frames import (
     Probabilities,
     Probe,
 )
-from innkeeper.engine.banned import automaton, short_phrases
-from innkeeper.engine.grammar import GrammarCompiler
+from innkeeper.engine.admission import Admission, Prepared
 from innkeeper.engine.kv_cache import KVCache
-from innkeeper.engine.lookup import PromptLookup
-from innkeeper.engine.reply import Released, ReplyText
-from innkeeper.engine.reuse import Policy
+from innkeeper.engine.reply import Released
 from innkeeper.engine.runner import Logits, Runner
-from innkeeper.engine.sampling import build_sampler
-from innkeeper.engine.sampling.dry import Dry
 from innkeeper.engine.scheduler import Batch, Scheduler, SliceSizer
 from innkeeper.engine.sequence import Sequence, Status
-from innkeeper.engine.vocabulary import Vocabulary
-from innkeeper.errors import EngineError, InnkeeperError, InvalidRequestError
+from innkeeper.errors import EngineError, InnkeeperError
 
 Emit = Callable[[list[msgspec.Struct]], None]
-_SEED_LIMIT = 2**32
-
-
-class Prepared(NamedTuple):
-    """A request whose prompt is tokenized, as it lies in the inbox."""
-
-    id: int
-    request: GenerateRequest
-    tokens: list[int]
-    truncated_n: int = 0
-    probe: Probe | None = None
 
 
 class Engine:
@@ -75,8 +49,7 @@ class Engine:
         facts = runner.facts
         self.inbox: queue.SimpleQueue[Prepared | Cancel] = queue.SimpleQueue()
         self.runner = runner
-        self.vocabulary = Vocabulary(runner.tokenizer, facts.num_vocab, facts.end_ids)
-        self.grammars = GrammarCompiler(self.vocabulary)
+        self.admission = Admission(runner, kv_reuse)
         self.cache = KVCache(runner, facts.num_pool, num_scratch=facts.max_sequences)
         self._emit = emit
         self._scheduler = Scheduler(
@@ -90,7 +63,6 @@ class Engine:
         self._frames: list[msgspec.Struct] = []
         self._end_ids = frozenset(facts.end_ids)
         self._step_started = 0.0
-        self._kv_reuse = kv_reuse
         self._refreshes_idle = idle_refresh
         self._refresh: Sequence | None = None
         self._num_steps = self._num_prompt = self._num_predicted = self._num_refreshed = 0
@@ -115,18 +87,6 @@ class Engine:
         self._step_started = 0.0
         self._flush()
         return batch is not None or bool(self._scheduler.waiting)
-
-    def warm(self, request: GenerateRequest) -> None:
-        """Makes what ``request`` needs of the whole vocabulary, which may take a second. Called on
-        another thread, so that no reply that is being written has to wait for it.
-
-        Raises: InvalidRequestError for a constraint that cannot be used.
-        """
-        if request.constraint is not None:
-            self.grammars.compile(request.constraint)
-        if Dry.is_on(request.sampling):
-            self.vocabulary.breakers(request.sampling.dry_breakers)
-        self.vocabulary.tokens_with(short_phrases(request.banned))
 
     def stats(self) -> EngineStats:
         """A snapshot; safe to call from another thread."""
@@ -164,61 +124,10 @@ class Engine:
             self._frames.append(Failed(message.id, ErrorInfo.of(error)))
 
     def _add(self, prepared: Prepared) -> None:
-        request = prepared.request
-        seed = request.sampling.seed
-        if seed is None:
-            seed = random.SystemRandom().randrange(_SEED_LIMIT)
-        leader: Sequence | None = None
-        for index in range(request.n):
-            sequence = self._sequence(prepared, index, seed + index, leader)
+        for sequence in self.admission.sequences(prepared):
             self._scheduler.add(sequence)
-            if leader is None:
-                leader = sequence
-            else:
-                self._siblings.setdefault(leader, []).append(sequence)
-
-    def _sequence(
-        self, prepared: Prepared, index: int, seed: int, leader: Sequence | None
-    ) -> Sequence:
-        request, num_prompt = prepared.request, len(prepared.tokens)
-        sampling = self._sampling(request)
-        sampler = build_sampler(sampling, seed % _SEED_LIMIT, prepared.tokens, self.vocabulary)
-        limit = self.runner.facts.num_ctx
-        if request.max_tokens is not None:
-            limit = min(limit, num_prompt + request.max_tokens)
-        return Sequence(
-            request_id=prepared.id,
-            index=index,
-            request=request,
-            tokens=list(prepared.tokens),
-            num_prompt=num_prompt,
-            max_length=limit,
-            sampler=sampler,
-            reply=ReplyText(request.stop, automaton(request.banned)),
-            grammar=self.grammars.compile(request.constraint) if request.constraint else None,
-            policy=Policy(request.kv_reuse or self._kv_reuse),
-            lookup=PromptLookup(prepared.tokens, request.lookup) if request.lookup > 0 else None,
-            leader=leader,
-            truncated_n=prepared.truncated_n,
-            probe=prepared.probe,
-        )
-
-    def _sampling(self, request: GenerateRequest) -> SamplingParams:
-        """The request's own, and a ban on every token that alone holds a very short banned phrase:
-        those come so often that taking them back would cost more."""
-        if request.banned and self.runner.has_state:
-            raise InvalidRequestError(
-                f"{self.runner.facts.architecture} models cannot take tokens back, which banned"
-                " phrases need",
-                field="banned_strings",
-                hint="leave it out",
-            )
-        ids = self.vocabulary.tokens_with(short_phrases(request.banned))
-        if not ids:
-            return request.sampling
-        bans = dict.fromkeys(ids, -math.inf)
-        biases = {**request.sampling.logit_bias, **bans}
-        return msgspec.structs.replace(request.sampling, logit_bias=biases)
+            if sequence.leader is not None:
+                self._siblings.setdefault(sequence.leader, []).append(sequence)
 
     def _sequences_of(self, request_id: int | None) -> list[Sequence]:
         every = [*self._scheduler.running, *self._scheduler.waiting]
@@ -237,17 +146,7 @@ class Engine:
         tokens = self.cache.stale_base()
         if tokens is None:
             return False
-        self._refresh = Sequence(
-            request_id=0,
-            index=0,
-            request=GenerateRequest(),
-            tokens=tokens,
-            num_prompt=len(tokens),
-            max_length=len(tokens),
-            sampler=build_sampler(SamplingParams(), 0, (), self.vocabulary),
-            reply=ReplyText(()),
-            is_refresh=True,
-        )
+        self._refresh = self.admission.refresh(tokens)
         self._scheduler.add(self._refresh)
         return True
 

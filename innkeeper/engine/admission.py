@@ -1,0 +1,127 @@
+"""From a request to the sequences that the loop runs: sampler, constraint, text, limits."""
+
+import math
+import random
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import msgspec
+
+from innkeeper.core import GenerateRequest, SamplingParams
+from innkeeper.core.frames import Probe
+from innkeeper.engine.banned import automaton, short_phrases
+from innkeeper.engine.grammar import GrammarCompiler
+from innkeeper.engine.lookup import PromptLookup
+from innkeeper.engine.reply import ReplyText
+from innkeeper.engine.reuse import Policy
+from innkeeper.engine.runner import Runner
+from innkeeper.engine.sampling import build_sampler
+from innkeeper.engine.sampling.dry import Dry
+from innkeeper.engine.sequence import Sequence
+from innkeeper.engine.vocabulary import Vocabulary
+from innkeeper.errors import InvalidRequestError
+
+_SEED_LIMIT = 2**32
+
+
+class Prepared(NamedTuple):
+    """A request whose prompt is tokenized, as it lies in the inbox."""
+
+    id: int
+    request: GenerateRequest
+    tokens: list[int]
+    truncated_n: int = 0
+    probe: Probe | None = None
+
+
+class Admission:
+    """Makes sequences for one model. ``warm`` may run beside everything else."""
+
+    def __init__(self, runner: Runner, kv_reuse: str) -> None:
+        self._runner = runner
+        self._kv_reuse = kv_reuse
+        facts = runner.facts
+        self._vocabulary = Vocabulary(runner.tokenizer, facts.num_vocab, facts.end_ids)
+        self._grammars = GrammarCompiler(self._vocabulary)
+
+    def warm(self, request: GenerateRequest) -> None:
+        """Makes what ``request`` needs of the whole vocabulary, which may take a second. Called on
+        another thread, so that no reply that is being written has to wait for it.
+
+        Raises: InvalidRequestError for a constraint that cannot be used.
+        """
+        if request.constraint is not None:
+            self._grammars.compile(request.constraint)
+        if Dry.is_on(request.sampling):
+            self._vocabulary.breakers(request.sampling.dry_breakers)
+        self._vocabulary.tokens_with(short_phrases(request.banned))
+
+    def sequences(self, prepared: Prepared) -> Iterator[Sequence]:
+        """One for each choice; the first one leads the others.
+
+        Raises: InvalidRequestError naming the field.
+        """
+        request = prepared.request
+        seed = request.sampling.seed
+        if seed is None:
+            seed = random.SystemRandom().randrange(_SEED_LIMIT)
+        leader: Sequence | None = None
+        for index in range(request.n):
+            sequence = self._sequence(prepared, index, (seed + index) % _SEED_LIMIT, leader)
+            leader = leader or sequence
+            yield sequence
+
+    def refresh(self, tokens: list[int]) -> Sequence:
+        """Idle work: ``tokens`` are read, and nothing is said."""
+        return Sequence(
+            request_id=0,
+            index=0,
+            request=GenerateRequest(),
+            tokens=tokens,
+            num_prompt=len(tokens),
+            max_length=len(tokens),
+            sampler=build_sampler(SamplingParams(), 0, (), self._vocabulary),
+            reply=ReplyText(()),
+            is_refresh=True,
+        )
+
+    def _sequence(
+        self, prepared: Prepared, index: int, seed: int, leader: Sequence | None
+    ) -> Sequence:
+        request, num_prompt = prepared.request, len(prepared.tokens)
+        sampling = self._sampling(request)
+        limit = self._runner.facts.num_ctx
+        if request.max_tokens is not None:
+            limit = min(limit, num_prompt + request.max_tokens)
+        return Sequence(
+            request_id=prepared.id,
+            index=index,
+            request=request,
+            tokens=list(prepared.tokens),
+            num_prompt=num_prompt,
+            max_length=limit,
+            sampler=build_sampler(sampling, seed, prepared.tokens, self._vocabulary),
+            reply=ReplyText(request.stop, automaton(request.banned)),
+            grammar=self._grammars.compile(request.constraint) if request.constraint else None,
+            policy=Policy(request.kv_reuse or self._kv_reuse),
+            lookup=PromptLookup(prepared.tokens, request.lookup) if request.lookup > 0 else None,
+            leader=leader,
+            truncated_n=prepared.truncated_n,
+            probe=prepared.probe,
+        )
+
+    def _sampling(self, request: GenerateRequest) -> SamplingParams:
+        """The request's own, and a ban on every token that alone holds a very short banned phrase:
+        those come so often that taking them back would cost more."""
+        if request.banned and self._runner.has_state:
+            raise InvalidRequestError(
+                f"{self._runner.facts.architecture} models cannot take tokens back, which banned"
+                " phrases need",
+                field="banned_strings",
+                hint="leave it out",
+            )
+        ids = self._vocabulary.tokens_with(short_phrases(request.banned))
+        if not ids:
+            return request.sampling
+        biases = {**request.sampling.logit_bias, **dict.fromkeys(ids, -math.inf)}
+        return msgspec.structs.replace(request.sampling, logit_bias=biases)
