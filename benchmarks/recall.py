@@ -35,7 +35,8 @@ from tools.demo_model.documents import (
     system_line,
 )
 
-FORMATS = ("chatml", "names", "alpaca", "prose")
+CHAT_FORMATS = ("chatml", "names", "alpaca")
+FORMATS = (*CHAT_FORMATS, "prose")
 DISTANCES = (512, 1500, 3000)
 """Upper ends of the buckets, in tokens between the fact and the answer."""
 REPLY_TOKENS = 64
@@ -270,35 +271,36 @@ def measure(path: Path, args: argparse.Namespace) -> dict[str, str]:
     llm = load(path, 4096, args.kv_type, args.threads)
     rows: dict[str, str] = {}
     total = Score(0, 0, 0)
-    for distance in DISTANCES:
-        scores = []
+    for distance in args.distances:
+        chats = Score(0, 0, 0)
         for fmt in FORMATS:
-            scores.append(
-                score(
-                    greedy(llm), make_cases(args.seed, args.cases, distance, fmt, token_count(llm))
-                )
-            )
-            rows[f"recall up to {distance} tokens, {fmt}"] = f"{scores[-1].recall:.1f} %"
-        chats = scores[0] + scores[1] + scores[2]
+            cases = make_cases(args.seed, args.cases, distance, fmt, token_count(llm))
+            found = score(greedy(llm), cases)
+            rows[f"recall up to {distance} tokens, {fmt}"] = f"{found.recall:.1f} %"
+            chats += found if fmt in CHAT_FORMATS else Score(0, 0, 0)
         rows[f"**recall up to {distance} tokens, chat formats**"] = (
             f"**{chats.recall:.1f} %** ({chats.num_right}/{chats.num_cases})"
         )
         total += chats
-    rows["greedy chat replies that end by themselves"] = (
-        f"{100 * total.num_ended / total.num_cases:.1f} %"
-    )
-    chats_texts = [self_chat(llm, args.seed + index) for index in range(args.chats)]
-    num_turns = sum(len(texts) for texts, _ in chats_texts)
-    if num_turns:
-        rows["sampled turns that end by themselves"] = (
-            f"{100 * sum(ended for _, ended in chats_texts) / num_turns:.1f} %"
-        )
-        shares = [distinct_4grams(texts) for texts, _ in chats_texts]
-        rows["distinct 4-grams in 20-turn chats, mean (lowest)"] = (
-            f"{np.mean(shares):.1f} % ({min(shares):.1f} %)"
-        )
-    rows["perplexity per token, held-out text"] = f"{_perplexity_of(path, args):.3f}"
+    ended = 100 * total.num_ended / max(1, total.num_cases)
+    rows["greedy chat replies that end by themselves"] = f"{ended:.1f} %"
+    if args.chats:
+        rows |= _self_chat_rows(llm, args)
+    if args.texts:
+        rows["perplexity per token, held-out text"] = f"{_perplexity_of(path, args):.3f}"
     return rows
+
+
+def _self_chat_rows(llm: Any, args: argparse.Namespace) -> dict[str, str]:
+    chats = [self_chat(llm, args.seed + index) for index in range(args.chats)]
+    ended = 100 * sum(num for _, num in chats) / sum(len(texts) for texts, _ in chats)
+    shares = [distinct_4grams(texts) for texts, _ in chats]
+    return {
+        "sampled turns that end by themselves": f"{ended:.1f} %",
+        "distinct 4-grams in 20-turn chats, mean (lowest)": (
+            f"{np.mean(shares):.1f} % ({min(shares):.1f} %)"
+        ),
+    }
 
 
 def _perplexity_of(path: Path, args: argparse.Namespace) -> float:
@@ -325,6 +327,7 @@ def main() -> None:
     parser.add_argument(
         "--cases", type=int, default=60, help="questions for each distance and format"
     )
+    parser.add_argument("--distances", type=int, nargs="*", default=DISTANCES, help="in tokens")
     parser.add_argument("--chats", type=int, default=5, help="self-chats of 20 turns")
     parser.add_argument(
         "--texts", type=int, default=40, help="held-out documents for the perplexity"
