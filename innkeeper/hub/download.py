@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx2
-from huggingface_hub import try_to_load_from_cache
+from huggingface_hub import constants
+from huggingface_hub.file_download import repo_folder_name
 
 from innkeeper.hub.answers import Gone
 from innkeeper.hub.client import Hub
@@ -88,16 +89,13 @@ class Download:
     # --- before ---------------------------------------------------------------------------------
 
     def _in_cache(self) -> Path | None:
-        """Where Hugging Face's cache has this commit's files, if it has all of them."""
-        places = []
-        for file in self._variant.files:
-            found = try_to_load_from_cache(
-                self._variant.repo_id, file.name, revision=self._variant.commit
-            )
-            if not isinstance(found, str) or Path(found).stat().st_size != file.size_bytes:
-                return None
-            places.append(Path(found))
-        return places[0].parent if self._variant.kind == "safetensors" else places[0]
+        """Where Hugging Face's cache has all of these files, of this commit or unchanged since."""
+        for snapshot in _snapshots(self._variant.repo_id):
+            is_commit = snapshot.name == self._variant.commit
+            if all(_is_cached(snapshot / f.name, f, is_commit) for f in self._variant.files):
+                is_folder = self._variant.kind == "safetensors"
+                return snapshot if is_folder else snapshot / self._variant.main.name
+        return None
 
     def _is_there(self, file: RemoteFile) -> bool:
         def checked(done: int) -> None:
@@ -201,6 +199,23 @@ class Download:
 
     def _show(self, stage: str, file: RemoteFile, done: int) -> None:
         self._meter.show(stage, file.name, self._finished_bytes + done)
+
+
+def _snapshots(repo_id: str) -> list[Path]:
+    folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo_id, repo_type="model")
+    try:
+        return sorted(entry for entry in (folder / "snapshots").iterdir() if entry.is_dir())
+    except OSError:
+        return []
+
+
+def _is_cached(path: Path, file: RemoteFile, is_commit: bool) -> bool:
+    """Its links lead to blobs that are named by their digest."""
+    try:
+        is_same = path.stat().st_size == file.size_bytes
+        return is_same and (is_commit or path.resolve().name in (file.sha256, file.blob_id))
+    except OSError:
+        return False
 
 
 def _check_version(response: httpx2.Response, file: RemoteFile) -> None:

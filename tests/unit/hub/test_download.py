@@ -104,6 +104,25 @@ def test_what_hugging_faces_cache_has_is_used_where_it_is(
     assert server.sent() == 0 and not models.exists()
 
 
+def test_a_file_of_an_older_commit_in_the_cache_is_used_only_if_it_is_the_same(
+    server: LocalHub, hub: Hub, models: Path
+) -> None:
+    server.add("org/m", {NAME: CONTENT})
+    chosen = variant(hub)
+    repo = Path(constants.HF_HUB_CACHE) / "models--org--m"
+    snapshot = repo / "snapshots" / ("0" * 40)
+    for folder in (repo / "blobs", snapshot):
+        folder.mkdir(parents=True)
+    digest = chosen.main.sha256 or ""
+    (repo / "blobs" / digest).write_bytes(CONTENT)
+    (repo / "blobs" / "other").write_bytes(CONTENT[::-1])
+    (snapshot / NAME).symlink_to(repo / "blobs" / "other")
+    assert Download(hub, chosen, models).run() == models / "org" / "m" / NAME
+    (snapshot / NAME).unlink()
+    (snapshot / NAME).symlink_to(repo / "blobs" / digest)
+    assert Download(hub, chosen, models).run() == snapshot / NAME
+
+
 # --- twelve hostile servers ---------------------------------------------------------------------
 
 
