@@ -11,15 +11,28 @@ It has no lifespan and no globals: whoever made ``models`` closes it.
 from fastapi import FastAPI
 
 from innkeeper import __version__
-from innkeeper.api import llama_server, oobabooga, openai, own
+from innkeeper.api import (
+    anthropic,
+    discovery,
+    kobold,
+    llama_server,
+    llamacpp,
+    ollama,
+    oobabooga,
+    openai,
+    own,
+    tabby,
+    tokens,
+)
 from innkeeper.api.docs import add_docs
 from innkeeper.api.errors import CatchAll, add_handlers
 from innkeeper.api.security import Access, Guard
 from innkeeper.serving import Generate, Models
 
 _ABOUT = (
-    "A self-hosted LLM server. Field names of OpenAI and Oobabooga (text-generation-webui) are"
-    " understood everywhere; what could not be applied is listed in each answer's warnings."
+    "A self-hosted LLM server that speaks the APIs of OpenAI, Oobabooga (text-generation-webui),"
+    " KoboldAI and KoboldCpp, llama-server, Ollama, TabbyAPI, vLLM and Anthropic. What could not be"
+    " applied is listed in each answer's warnings."
 )
 
 
@@ -34,6 +47,13 @@ def create_app(generate: Generate, models: Models, access: Access | None = None)
     )
     app.include_router(openai.router(generate, models))
     app.include_router(oobabooga.router(generate, models))
+    app.include_router(kobold.router(generate, models))
+    app.include_router(llamacpp.router(generate))
+    app.include_router(tokens.router(generate))
+    app.include_router(anthropic.router(generate))
+    app.include_router(tabby.router(generate, models))
+    app.include_router(discovery.router())
+    app.include_router(ollama.router(generate, models))
     app.include_router(llama_server.router(models))
     app.include_router(own.router(models))
     add_docs(app)

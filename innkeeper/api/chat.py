@@ -223,7 +223,7 @@ def _chunk_choice(delta: Delta) -> ChatChunkChoice:
     return ChatChunkChoice(
         index=delta.index,
         delta=ChatDelta(content=delta.text),
-        logprobs=_logprobs(delta.logprobs) if delta.logprobs else None,
+        logprobs=content_logprobs(delta.logprobs) if delta.logprobs else None,
     )
 
 
@@ -232,12 +232,13 @@ def _whole(choice: Choice, request: GenerateRequest) -> ChatChoice:
     return ChatChoice(
         index=choice.index,
         message=ChatMessage(choice.text),
-        logprobs=_logprobs(choice.logprobs) if request.logprobs is not None else None,
+        logprobs=content_logprobs(choice.logprobs) if request.logprobs is not None else None,
         finish_reason=finish_reason(choice.finished),
     )
 
 
-def _logprobs(entries: Sequence[TokenLogprob]) -> ChatLogprobs:
+def content_logprobs(entries: Sequence[TokenLogprob]) -> ChatLogprobs:
+    """OpenAI's second shape, which KoboldCpp and Ollama have too."""
     return ChatLogprobs(
         [
             ChatLogprob(

@@ -11,11 +11,20 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from innkeeper import errors
+from innkeeper.api.dialects import dialect_of, shaped
 from innkeeper.errors import InnkeeperError
 
 logger = logging.getLogger(__name__)
 
+
+class NotSupportedError(errors.InvalidRequestError):
+    """A dialect has it, and this server does not."""
+
+    code = "not_supported"
+
+
 _STATUS: tuple[tuple[type[InnkeeperError], int, str], ...] = (
+    (NotSupportedError, 501, "invalid_request_error"),
     (errors.PayloadTooLargeError, 413, "invalid_request_error"),
     (errors.InvalidRequestError, 400, "invalid_request_error"),
     (errors.UnauthorizedError, 401, "authentication_error"),
@@ -42,30 +51,36 @@ class ClientLeftError(Exception):
     """Nobody is there to read an answer."""
 
 
-def status_of(error: InnkeeperError) -> int:
+def status_of(error: InnkeeperError, path: str = "") -> int:
+    """The status of ``error`` at ``path``: not all dialects agree."""
+    dialect = dialect_of(path)
+    if isinstance(error, errors.BusyError) and dialect in ("kobold", "ollama", "llama.cpp"):
+        return 503
+    if isinstance(error, errors.NoModelError) and dialect == "kobold":
+        return 501  # its clients repeat a 503 for minutes
     return next(status for kind, status, _ in _STATUS if isinstance(error, kind))
 
 
-def error_body(error: InnkeeperError) -> dict[str, Any]:
-    """OpenAI's shape, which SillyTavern shows too."""
+def error_body(error: InnkeeperError, path: str = "") -> dict[str, Any]:
+    """In the shape that clients expect at ``path``; OpenAI's, which SillyTavern shows too, where
+    no other dialect is at home."""
     kind = next(kind for cls, _, kind in _STATUS if isinstance(error, cls))
     message = str(error)
     if len(message) > _MAX_MESSAGE_CHARS:
         message = message[:_MAX_MESSAGE_CHARS] + "…"
-    return {
-        "error": {"message": message, "type": kind, "param": error.field, "code": error.code},
-    }
+    body: dict[str, Any] = shaped(error, message, status_of(error, path), kind, path)
+    return body
 
 
-def error_response(error: InnkeeperError) -> Response:
+def error_response(error: InnkeeperError, path: str = "") -> Response:
     headers = {}
     if isinstance(error, errors.BusyError):
         headers["retry-after"] = _RETRY_SECONDS
     if isinstance(error, errors.UnauthorizedError):
         headers["www-authenticate"] = "Bearer"
     return Response(
-        msgspec.json.encode(error_body(error)),
-        status_of(error),
+        msgspec.json.encode(error_body(error, path)),
+        status_of(error, path),
         headers=headers,
         media_type="application/json",
     )
@@ -82,21 +97,21 @@ def add_handlers(app: FastAPI) -> None:
 
     async def ours(request: Request, error: Exception) -> Response:
         assert isinstance(error, InnkeeperError)
-        return error_response(error)
+        return error_response(error, request.url.path)
 
     async def left(request: Request, error: Exception) -> Response:
         return Response(status_code=_CLIENT_LEFT)
 
     async def validation(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        return error_response(_from_validation(error))
+        return error_response(_from_validation(error), request.url.path)
 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         message = _http_message(request, error)
         if error.status_code == 404:
-            return error_response(errors.NotFoundError(message))
-        response = error_response(errors.InvalidRequestError(message))
+            return error_response(errors.NotFoundError(message), request.url.path)
+        response = error_response(errors.InvalidRequestError(message), request.url.path)
         response.status_code = error.status_code
         response.headers.update(error.headers or {})
         return response
@@ -139,6 +154,6 @@ class CatchAll:
         try:
             await self._app(scope, receive, watch)
         except Exception as error:  # noqa: BLE001  (the request loop)
-            answer = error_response(internal_error(error))
+            answer = error_response(internal_error(error), scope.get("path", ""))
             if not started and scope["type"] == "http":
                 await answer(scope, receive, send)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from innkeeper.api import constraints, values
-from innkeeper.api.sampler_order import sampler_order, step_names
+from innkeeper.api.sampler_order import kobold_ids, kobold_order, sampler_order, step_names
 from innkeeper.core import SamplingParams
 from innkeeper.core.request import WHOLE_CONTEXT
 from innkeeper.errors import InvalidRequestError
@@ -133,6 +133,7 @@ FIELDS: tuple[Field, ...] = (
     _field("adaptive_decay", values.number(0, 0.99), "memory of adaptive_target"),
     _field("min_keep", _count, "truncation leaves at least this many", 0, kind="integer"),
     _field("sampler_priority samplers", step_names, "order of the steps", kind="array"),
+    _field("sampler_order", kobold_ids, "KoboldAI's order of the steps", kind="array"),
     _field("temperature_last", values.flag, "temperature after truncation", kind="boolean"),
     _field("logit_bias", values.token_biases, "token id to bias; false bans", {}, kind="object"),
     _field("custom_token_bans", values.token_ids, "token ids never chosen", (), kind="string"),
@@ -174,6 +175,12 @@ NOT_APPLIED: tuple[Field, ...] = (
     _field("suffix", values.text(_MAX_TEXT_CHARS), "text after the reply", "", kind="string"),
     _field("best_of", _any_number, "choose among replies", 0, 1),
     _field("token_healing", values.flag, "token healing", False, kind="boolean"),
+    _field("speculative_ngram", values.flag, "speculation", False, kind="boolean"),
+    _field("trim_stop", values.flag, "keeping the stop text", True, kind="boolean"),
+    _field(
+        "include_stop_str_in_output", values.flag, "keeping the stop text", False, kind="boolean"
+    ),
+    _field("spaces_between_special_tokens", values.flag, "leaving them out", True, kind="boolean"),
     _field("tools functions", values.anything, "tool calls", [], {}, kind="array"),
 )
 
@@ -236,6 +243,8 @@ def sampling(found: Mapping[str, Any]) -> tuple[SamplingParams, tuple[str, ...]]
     order, unknown = sampler_order(
         found.get("sampler_priority", ()), temperature_last=found.get("temperature_last", False)
     )
+    if "sampler_order" in found and "sampler_priority" not in found:
+        order = kobold_order(found["sampler_order"])
     penalty_range = found.get("repetition_penalty_range") or WHOLE_CONTEXT
     dry_range = found.get("dry_penalty_last_n") or WHOLE_CONTEXT
     target = found.get("adaptive_target", -1.0)

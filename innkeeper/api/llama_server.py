@@ -1,4 +1,4 @@
-"""What llama-server's clients ask: ``/health`` and ``/props``."""
+"""How the server is doing, in llama-server's words: health, properties, slots, counters."""
 
 from typing import Any
 
@@ -7,17 +7,19 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from innkeeper import __version__
+from innkeeper.api.errors import NotSupportedError
 from innkeeper.api.openai import json_response
-from innkeeper.core import ModelFacts, SamplingParams
+from innkeeper.core import EngineStats, ModelFacts, SamplingParams
 from innkeeper.errors import NoModelError
 from innkeeper.prompt import CHATML
 from innkeeper.serving import Models
 
 
 def router(models: Models) -> APIRouter:
-    """``/health`` and ``/props``."""
+    """``/health``, ``/props``, ``/slots`` and ``/metrics``."""
     routes = APIRouter(tags=["Server"])
 
+    @routes.get("/v1/health", include_in_schema=False)
     @routes.get("/health", summary="200 once requests will be answered, else 503")
     async def health() -> Response:
         status, fraction = _health(models)
@@ -30,6 +32,21 @@ def router(models: Models) -> APIRouter:
         if models.facts is None:
             raise NoModelError("no model is loaded", hint="load one first")
         return json_response(_props(models.facts))
+
+    @routes.get("/slots", summary="What each place for a reply is doing")
+    async def slots() -> Response:
+        if models.facts is None:
+            raise NoModelError("no model is loaded", hint="load one first")
+        return json_response(_slots(models.facts, models.link.stats if models.link else None))
+
+    @routes.post("/slots/{slot_id}", include_in_schema=False)
+    async def change_slot(slot_id: str) -> Response:
+        raise NotSupportedError("slots cannot be saved, restored or erased on this server")
+
+    @routes.get("/metrics", summary="Counters, for Prometheus")
+    async def metrics() -> Response:
+        text = _metrics(models.link.stats if models.link else None)
+        return Response(text, media_type="text/plain; version=0.0.4")
 
     return routes
 
@@ -62,3 +79,36 @@ def _props(facts: ModelFacts) -> dict[str, Any]:
         "modalities": {"vision": False, "audio": False},
         "build_info": f"innkeeper {__version__}",
     }
+
+
+def _slots(facts: ModelFacts, stats: EngineStats | None) -> list[dict[str, Any]]:
+    """Places are alike here, so the first ones are the busy ones."""
+    num_busy = stats.num_running if stats else 0
+    return [
+        {
+            "id": number,
+            "id_task": -1,
+            "n_ctx": facts.num_ctx,
+            "speculative": False,
+            "is_processing": number < num_busy,
+        }
+        for number in range(facts.max_sequences)
+    ]
+
+
+def _metrics(stats: EngineStats | None) -> str:
+    """Prometheus's text format."""
+    rows = (
+        ("prompt_tokens_total", "counter", "Prompt tokens read", "prompt_tokens"),
+        ("tokens_predicted_total", "counter", "Tokens generated", "predicted_tokens"),
+        ("n_decode_total", "counter", "Steps of the engine", "num_steps"),
+        ("requests_processing", "gauge", "Replies being generated", "num_running"),
+        ("requests_deferred", "gauge", "Replies that wait", "num_waiting"),
+        ("kv_cache_tokens", "gauge", "Cells of the cache in use", "num_cells_used"),
+    )
+    lines = []
+    for name, kind, about, attribute in rows:
+        value = getattr(stats, attribute) if stats else 0
+        full = f"llamacpp:{name}"
+        lines += [f"# HELP {full} {about}.", f"# TYPE {full} {kind}", f"{full} {value}"]
+    return "\n".join(lines) + "\n"

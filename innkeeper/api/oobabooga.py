@@ -122,7 +122,7 @@ def _add_models(routes: APIRouter, models: Models) -> None:
     async def load(request: Request) -> Response:
         body = await read_json(request)
         name = values.text(1000)("model_name", _required(body, "model_name"))
-        await models.start_load(name, _overrides(body.get("args") or {})).wait()
+        await models.start_load(name, overrides(body.get("args") or {})).wait()
         return json_response("OK")
 
     @routes.post("/model/unload", summary="Unload the model")
@@ -160,12 +160,16 @@ _ARGS: tuple[tuple[str, str, values.Reader], ...] = (
 """Loader arguments by Oobabooga's names. Others are ignored; none can run code."""
 
 
-def _overrides(args: Any) -> Overrides:
+def overrides(args: Any, *, prefix: str = "args.") -> Overrides:
+    """Loader arguments; ``prefix`` stands before their names in errors.
+
+    Raises: InvalidRequestError.
+    """
     if not isinstance(args, dict):
         raise values.refuse("args", "an object", args)
     found = {}
     for names, target, read in _ARGS:
         for name in names.split():
             if args.get(name) is not None:
-                found[target] = read(f"args.{name}", args[name])
+                found[target] = read(f"{prefix}{name}", args[name])
     return Overrides(**found)

@@ -23,14 +23,18 @@ def router(generate: Generate, models: Models) -> APIRouter:
     routes = APIRouter(tags=["OpenAI"])
 
     @routes.get("/v1/models", summary="The loaded model, as a list")
-    async def list_models() -> Response:
+    async def list_models(request: Request) -> Response:
+        if "anthropic-version" in request.headers:
+            return json_response(_anthropic_list(models.facts))
         cards = [_card(models.facts)] if models.facts else []
         return json_response({"object": "list", "data": cards})
 
     @routes.get("/v1/models/{model_id:path}", summary="The loaded model")
-    async def get_model(model_id: str) -> Response:
+    async def get_model(model_id: str, request: Request) -> Response:
         if models.facts is None or models.facts.name != model_id:
             raise NotFoundError(f"the model {model_id[:80]!r} is not loaded", field="model")
+        if "anthropic-version" in request.headers:
+            return json_response(_anthropic_card(models.facts))
         return json_response(_card(models.facts))
 
     @routes.post("/v1/completions", summary="Continue a text", openapi_extra=schema.COMPLETION_BODY)
@@ -68,4 +72,19 @@ def _card(facts: ModelFacts) -> dict[str, Any]:
             "n_params": facts.num_params,
             "size": facts.size_bytes,
         },
+    }
+
+
+def _anthropic_list(facts: ModelFacts | None) -> dict[str, Any]:
+    cards = [_anthropic_card(facts)] if facts else []
+    name = facts.name if facts else None
+    return {"data": cards, "has_more": False, "first_id": name, "last_id": name}
+
+
+def _anthropic_card(facts: ModelFacts) -> dict[str, Any]:
+    return {
+        "type": "model",
+        "id": facts.name,
+        "display_name": facts.name,
+        "created_at": "1970-01-01T00:00:00Z",
     }

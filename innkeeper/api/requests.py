@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from innkeeper.api import constraints, fields
+from innkeeper.api.values import shown
 from innkeeper.core import GenerateRequest, SamplingParams
 
 Adjust = Callable[[SamplingParams, Mapping[str, Any]], SamplingParams]
@@ -46,3 +47,13 @@ def build(
         warnings=(*fields.not_applied(body, known, table), *odd_steps, *warnings),
         **values,
     )
+
+
+def ignored(body: Mapping[str, Any], off: Mapping[str, tuple[Any, ...]]) -> list[str]:
+    """Warnings for fields of a dialect that this server does not have. off: name to the values
+    that ask for nothing; null, false, 0 and what is empty never do."""
+    return [
+        f"not applied: {name} = {shown(body[name])}"
+        for name, values in off.items()
+        if body.get(name) and body[name] not in values
+    ]

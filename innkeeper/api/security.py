@@ -69,7 +69,7 @@ class Guard:
                 check_key(headers, self._access)
             self._check_length(headers)
         except InnkeeperError as error:
-            await error_response(error)(scope, receive, send)
+            await error_response(error, scope["path"])(scope, receive, send)
             return
         await self._app(
             scope, self._limited(receive), send if origin is None else _with_cors(send, origin)

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any, TypeVar
 
 import msgspec
@@ -21,12 +21,14 @@ _PING = b": ping\n\n"
 _T = TypeVar("_T")
 
 
-async def read_json(request: Request) -> dict[str, Any]:
+async def read_json(request: Request, *, may_be_empty: bool = False) -> dict[str, Any]:
     """The body as an object. NaN and Infinity are read, so that the field's check can name them.
 
     Raises: InvalidRequestError; PayloadTooLargeError while it comes in.
     """
     body = await request.body()
+    if may_be_empty and not body.strip():
+        return {}
     try:
         found = _decode(body)
     except RecursionError:
@@ -54,21 +56,34 @@ def event(data: bytes) -> bytes:
     return b"data: " + data + b"\n\n"
 
 
+def event_and_done(error_body: bytes) -> bytes:
+    """How OpenAI's streams end after an error."""
+    return event(error_body) + DONE
+
+
 class EventStream(Response):
     """Server-sent events. What goes wrong before the first one is an ordinary error response.
 
-    pieces: the bytes of the events, closed when the client leaves. A comment is sent whenever
-    ``ping_seconds`` pass without one, so that no proxy or client gives up on a long prompt.
+    pieces: the bytes of the events, closed when the client leaves; each becomes one chunk. A
+    comment is sent whenever ``ping_seconds`` pass without one, so that no proxy or client gives up
+    on a long prompt. last: what is sent when it breaks, made from the error's JSON.
     """
 
     media_type = "text/event-stream"
 
     def __init__(
-        self, pieces: AsyncGenerator[bytes, None], *, ping_seconds: float | None = None
+        self,
+        pieces: AsyncGenerator[bytes, None],
+        *,
+        ping_seconds: float | None = None,
+        last: Callable[[bytes], bytes] = event_and_done,
+        media_type: str | None = None,
     ) -> None:
-        super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
+        headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+        super().__init__(headers=headers, media_type=media_type)
         del self.headers["content-length"]
         self._pieces = pieces
+        self._last = last
         self._ping_seconds = PING_SECONDS if ping_seconds is None else ping_seconds
         self._started = False
         self._last_write = time.monotonic()
@@ -123,9 +138,10 @@ class EventStream(Response):
         self, error: InnkeeperError, scope: Scope, receive: Receive, send: Send
     ) -> None:
         if self._started:
-            await self._write(send, event(msgspec.json.encode(error_body(error))) + DONE)
+            body = msgspec.json.encode(error_body(error, scope.get("path", "")))
+            await self._write(send, self._last(body))
         else:
-            await error_response(error)(scope, receive, send)
+            await error_response(error, scope.get("path", ""))(scope, receive, send)
 
 
 async def unless_client_leaves(receive: Receive, work: Coroutine[Any, Any, _T]) -> _T:

@@ -21,7 +21,7 @@ def test_nothing_given_is_plain_sampling() -> None:
 
 @pytest.mark.parametrize("field", fields.FIELDS, ids=lambda field: field.target)
 def test_every_alias_means_the_same(field: fields.Field) -> None:
-    samples: list[Any] = [True, 1, 0.5, [1], ["a"], {"1": 1}, "1", "exact"]
+    samples: list[Any] = [True, 1, 0.5, [1], ["a"], {"1": 1}, "1", "exact", list(range(7))]
     for sample in samples:
         try:
             wanted = field.read(field.target, sample)

@@ -123,7 +123,7 @@ def test_key_is_asked_everywhere(locked: Gateway, method: str, path: str) -> Non
         for given in ({}, {"authorization": "Bearer wrong"}, {"authorization": "Bearer"}):
             response = client.request(method, path, headers=given)
             assert response.status_code == 401
-            assert response.json()["error"]["code"] == "unauthorized"
+            assert "key" in response.json()["error"]["message"]
 
 
 def test_health_is_open(locked: Gateway) -> None:

@@ -1,0 +1,298 @@
+"""Ollama's API. Streaming is its default: one JSON object a line, and each line a chunk of its own,
+since clients parse chunks. A model that is here and not loaded is loaded by its name."""
+
+import contextlib
+import hashlib
+from collections.abc import AsyncGenerator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, Request
+from msgspec import UNSET, Struct, UnsetType
+from starlette.responses import PlainTextResponse, Response
+
+from innkeeper.api.chat import ChatLogprob, content_logprobs
+from innkeeper.api.errors import NotSupportedError
+from innkeeper.api.ollama_fields import Call, model_name, parse
+from innkeeper.api.openai import json_response
+from innkeeper.api.replies import collect, finish_reason, json_bytes
+from innkeeper.api.stream import EventStream, read_json, unless_client_leaves
+from innkeeper.core import ModelFacts
+from innkeeper.core.frames import Delta, Finished
+from innkeeper.errors import NotFoundError
+from innkeeper.prompt import CHATML
+from innkeeper.serving import Generate, ModelEntry, Models
+
+OLLAMA_VERSION = "0.12.6"
+"""The Ollama whose API is here; clients switch features on by it."""
+
+_NDJSON = "application/x-ndjson"
+_NEVER_SECONDS = 1e9
+"""No pings: an empty line would be no JSON."""
+_NEVER = "2318-01-01T00:00:00Z"
+_NS_PER_MS = 1_000_000
+_MISSING = "embed embeddings pull push create copy delete".split()
+_ABOUT_MISSING = {
+    "pull": "models are fetched with: innkeeper pull NAME",
+    "delete": "models are removed with: innkeeper rm NAME",
+}
+
+
+class Turn(Struct, frozen=True):
+    content: str
+    role: str = "assistant"
+
+
+class Line(Struct, frozen=True, kw_only=True):
+    """One line, or the whole answer."""
+
+    model: str
+    created_at: str
+    response: str | UnsetType = UNSET
+    message: Turn | UnsetType = UNSET
+    done: bool = False
+    done_reason: str | UnsetType = UNSET
+    total_duration: int | UnsetType = UNSET
+    load_duration: int | UnsetType = UNSET
+    prompt_eval_count: int | UnsetType = UNSET
+    prompt_eval_duration: int | UnsetType = UNSET
+    eval_count: int | UnsetType = UNSET
+    eval_duration: int | UnsetType = UNSET
+    logprobs: list[ChatLogprob] | UnsetType = UNSET
+    warnings: tuple[str, ...] | UnsetType = UNSET
+
+
+def router(generate: Generate, models: Models) -> APIRouter:
+    """``/`` and ``/api``."""
+    routes = APIRouter(tags=["Ollama"])
+    _add_generation(routes, generate, models)
+    _add_models(routes, models)
+    for name in _MISSING:
+        _add_missing(routes, name)
+    return routes
+
+
+def _add_generation(routes: APIRouter, generate: Generate, models: Models) -> None:
+    @routes.post("/api/generate", summary="Continue a text")
+    async def complete(request: Request) -> Response:
+        return await _reply(request, generate, models, is_chat=False)
+
+    @routes.post("/api/chat", summary="Answer a chat")
+    async def complete_chat(request: Request) -> Response:
+        return await _reply(request, generate, models, is_chat=True)
+
+
+def _add_models(routes: APIRouter, models: Models) -> None:
+    @routes.head("/", include_in_schema=False)
+    @routes.get("/", summary="A sign of life")
+    async def root() -> Response:
+        return PlainTextResponse("Ollama is running")
+
+    @routes.head("/api/version", include_in_schema=False)
+    @routes.get("/api/version", summary="The API's version")
+    async def version() -> Response:
+        return json_response({"version": OLLAMA_VERSION})
+
+    @routes.head("/api/tags", include_in_schema=False)
+    @routes.get("/api/tags", summary="Models that can be loaded")
+    async def tags() -> Response:
+        return json_response({"models": [_tag(each, models.facts) for each in _listed(models)]})
+
+    @routes.get("/api/ps", summary="The loaded model")
+    async def ps() -> Response:
+        facts = models.facts
+        loaded = [each for each in _listed(models) if facts and each.name == facts.name]
+        return json_response({"models": [_loaded(each, facts) for each in loaded if facts]})
+
+    @routes.post("/api/show", summary="What a model is")
+    async def show(request: Request) -> Response:
+        entry = _find(model_name(await read_json(request)), models)
+        return json_response(_about(entry, models.facts))
+
+
+def _add_missing(routes: APIRouter, name: str) -> None:
+    @routes.api_route(f"/api/{name}", methods=["POST", "DELETE"], include_in_schema=False)
+    async def missing() -> Response:
+        raise NotSupportedError(
+            f"/api/{name} is not supported by this server", hint=_ABOUT_MISSING.get(name)
+        )
+
+
+async def _reply(
+    request: Request, generate: Generate, models: Models, *, is_chat: bool
+) -> Response:
+    call = parse(await read_json(request), is_chat=is_chat)
+    if call.is_empty and call.unloads:
+        _find(call.model, models)
+        await models.unload()
+        return json_response(_empty(call, "unload"))
+    await unless_client_leaves(request.receive, _use(call.model, models))
+    if call.is_empty:
+        return json_response(_empty(call, "load"))
+    if call.stream:
+        return EventStream(
+            _lines(call, generate),
+            ping_seconds=_NEVER_SECONDS,
+            last=lambda error_body: error_body + b"\n",
+            media_type=_NDJSON,
+        )
+    return json_response(await unless_client_leaves(request.receive, _answer(call, generate)))
+
+
+async def _use(name: str, models: Models) -> None:
+    """Makes ``name`` the loaded model. Raises: NotFoundError; what a load raises."""
+    if models.facts is None or models.facts.name != name:
+        if models.job is not None and models.job.running and models.job.state.name == name:
+            await models.job.wait()
+            return
+        await models.start_load(_find(name, models).name).wait()
+
+
+def _listed(models: Models) -> list[ModelEntry]:
+    """What can be loaded, and what is loaded, even if its file is gone."""
+    entries, facts = models.entries(), models.facts
+    if facts is None or any(entry.name == facts.name for entry in entries):
+        return entries
+    return [ModelEntry(facts.name, Path(facts.path), facts.size_bytes), *entries]
+
+
+def _find(name: str, models: Models) -> ModelEntry:
+    for entry in _listed(models):
+        if entry.name == name:
+            return entry
+    raise NotFoundError(f"model '{name[:80]}' not found", field="model")
+
+
+async def _lines(call: Call, generate: Generate) -> AsyncGenerator[bytes, None]:
+    async with contextlib.aclosing(generate.stream(call.request)) as events:
+        async for each in events:
+            if isinstance(each, Finished):
+                yield _line(_last(each, call, ""))
+            elif each.text or each.logprobs:
+                yield _line(_piece(each, call))
+
+
+def _line(line: Line) -> bytes:
+    return json_bytes(line) + b"\n"
+
+
+def _piece(delta: Delta, call: Call) -> Line:
+    return Line(
+        model=call.model,
+        created_at=_now(),
+        logprobs=content_logprobs(delta.logprobs).content if delta.logprobs else UNSET,
+        **_text(delta.text, call),
+    )
+
+
+async def _answer(call: Call, generate: Generate) -> Line:
+    (choice,) = await collect(generate.stream(call.request))
+    assert choice.finished is not None
+    wanted = call.request.logprobs is not None
+    logprobs = content_logprobs(choice.logprobs).content if wanted else UNSET
+    return _last(choice.finished, call, choice.text, logprobs)
+
+
+def _last(
+    finished: Finished,
+    call: Call,
+    text: str,
+    logprobs: list[ChatLogprob] | UnsetType = UNSET,
+) -> Line:
+    timings = finished.timings
+    whole_ms = timings.queue_ms + timings.prompt_ms + timings.predicted_ms
+    return Line(
+        model=call.model,
+        created_at=_now(),
+        done=True,
+        done_reason=finish_reason(finished),
+        total_duration=round(whole_ms * _NS_PER_MS),
+        load_duration=0,
+        prompt_eval_count=timings.prompt_n + timings.cache_n + timings.cache_approx_n,
+        prompt_eval_duration=round(timings.prompt_ms * _NS_PER_MS),
+        eval_count=timings.predicted_n,
+        eval_duration=round(timings.predicted_ms * _NS_PER_MS),
+        logprobs=logprobs,
+        warnings=finished.warnings or UNSET,
+        **_text(text, call),
+    )
+
+
+def _empty(call: Call, reason: str) -> Line:
+    return Line(
+        model=call.model, created_at=_now(), done=True, done_reason=reason, **_text("", call)
+    )
+
+
+def _text(text: str, call: Call) -> dict[str, Any]:
+    return {"message": Turn(text)} if call.is_chat else {"response": text}
+
+
+def _now() -> str:
+    return _time(datetime.now(UTC))
+
+
+def _time(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _tag(entry: ModelEntry, facts: ModelFacts | None) -> dict[str, Any]:
+    name = f"{entry.name}:latest"
+    try:
+        seconds = entry.path.stat().st_mtime
+    except OSError:
+        seconds = 0.0
+    known = f"{entry.name} {entry.size_bytes} {seconds}".encode()
+    return {
+        "name": name,
+        "model": name,
+        "modified_at": _time(datetime.fromtimestamp(seconds, UTC)),
+        "size": entry.size_bytes,
+        "digest": hashlib.sha256(known).hexdigest(),
+        "details": _details(facts if facts and facts.name == entry.name else None),
+    }
+
+
+def _details(facts: ModelFacts | None) -> dict[str, Any]:
+    family = facts.architecture if facts else ""
+    billions = f"{facts.num_params / 1e9:.1f}B" if facts else ""
+    return {
+        "parent_model": "",
+        "format": "gguf",
+        "family": family,
+        "families": [family] if family else [],
+        "parameter_size": billions,
+        "quantization_level": facts.description.rpartition(" ")[2] if facts else "",
+    }
+
+
+def _loaded(entry: ModelEntry, facts: ModelFacts) -> dict[str, Any]:
+    tag = _tag(entry, facts)
+    del tag["modified_at"]
+    on_gpu = facts.num_gpu_layers / facts.num_layers if facts.num_layers else 0.0
+    vram = 0 if facts.device == "CPU" else round(facts.size_bytes * min(1.0, on_gpu))
+    return {**tag, "expires_at": _NEVER, "size_vram": vram, "context_length": facts.num_ctx}
+
+
+def _about(entry: ModelEntry, facts: ModelFacts | None) -> dict[str, Any]:
+    """More is known of the loaded model than of the others."""
+    known = facts if facts and facts.name == entry.name else None
+    info: dict[str, Any] = {}
+    if known:
+        info = {
+            "general.architecture": known.architecture,
+            "general.parameter_count": known.num_params,
+            f"{known.architecture}.context_length": known.num_ctx_train,
+            f"{known.architecture}.block_count": known.num_layers,
+        }
+    tag = _tag(entry, facts)
+    return {
+        "modelfile": f"FROM {entry.name}",
+        "parameters": "",
+        "template": (known.chat_template or CHATML) if known else "",
+        "details": tag["details"],
+        "model_info": info,
+        "capabilities": ["completion"],
+        "modified_at": tag["modified_at"],
+    }

@@ -1,0 +1,201 @@
+"""Ollama's fields: ``options``, ``format``, ``think``, ``keep_alive``, and its defaults."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from innkeeper.api import chat, constraints, fields, requests, values
+from innkeeper.api.errors import NotSupportedError
+from innkeeper.core import Constraint, GenerateRequest, Message, SamplingParams
+from innkeeper.core.request import WHOLE_CONTEXT
+from innkeeper.errors import InvalidRequestError
+
+_MAX_PROMPT_CHARS = 64 * 1024 * 1024
+_MAX_NAME_CHARS = 1000
+_MAX_TOP_LOGPROBS = 20
+_RANGE = 64
+_DEFAULTS: dict[str, Any] = {"temperature": 0.8, "top_k": 40, "top_p": 0.9}
+
+_OPTIONS = fields.renamed(
+    {
+        "max_tokens": "num_predict",
+        "temperature": "",
+        "top_p": "",
+        "min_p": "",
+        "top_k": "",
+        "typical_p": "",
+        "tfs": "tfs_z",
+        "repetition_penalty": "repeat_penalty",
+        "repetition_penalty_range": "repeat_last_n",
+        "presence_penalty": "",
+        "frequency_penalty": "",
+        "mirostat_mode": "mirostat",
+        "mirostat_tau": "",
+        "mirostat_eta": "",
+        "seed": "",
+        "stop": "",
+        "truncation_length": "num_ctx",
+        "kv_reuse": "",
+    }
+)
+_LOAD_OPTIONS: dict[str, tuple[Any, ...]] = {
+    "num_keep": (),
+    "num_batch": (),
+    "num_gpu": (-1,),
+    "main_gpu": (),
+    "use_mmap": (True,),
+    "num_thread": (),
+    "draft_num_predict": (),
+    "penalize_newline": (True,),
+    "numa": (),
+}
+_OFF: dict[str, tuple[Any, ...]] = {"template": (), "context": ([],), "tools": ([],), "shift": ()}
+_THINK_LEVELS = ("low", "medium", "high", "max")
+_DURATION = re.compile(r"(-?)((?:\d+(?:\.\d+)?(?:ns|us|µs|ms|s|m|h))+|0)")
+
+
+class Call(Struct, frozen=True, kw_only=True):
+    """One parsed call."""
+
+    request: GenerateRequest
+    model: str
+    stream: bool
+    is_chat: bool
+    is_empty: bool
+    """Nothing is to be generated: only load the model, or unload it."""
+    unloads: bool
+    """``keep_alive`` is 0."""
+
+
+def parse(body: Mapping[str, Any], *, is_chat: bool) -> Call:
+    """Raises: InvalidRequestError naming the field; NotSupportedError."""
+    _refuse_inputs(body)
+    options = body.get("options") or {}
+    if not isinstance(options, dict):
+        raise values.refuse("options", "an object", options)
+    keep_alive = body.get("keep_alive")
+    given = _chat(body) if is_chat else _text(body)
+    request = requests.build(
+        options,
+        table=_OPTIONS,
+        known=_LOAD_OPTIONS,
+        defaults=_DEFAULTS,
+        adjust=_adjust,
+        warnings=[
+            *requests.ignored(options, _LOAD_OPTIONS),
+            *requests.ignored(body, _OFF),
+            *_lifetime(keep_alive),
+        ],
+        constraint=_format(body.get("format")),
+        logprobs=_logprobs(body),
+        template_kwargs=_thinking(body.get("think")),
+        **given,
+    )
+    if body.get("truncate") is False:
+        request = msgspec.structs.replace(request, truncate_to=None)
+    return Call(
+        request=request,
+        model=model_name(body),
+        stream=values.flag("stream", body.get("stream", True)),
+        is_chat=is_chat,
+        is_empty=not (request.messages if is_chat else body.get("prompt")),
+        unloads=keep_alive is not None and _seconds(keep_alive) == 0,
+    )
+
+
+def model_name(body: Mapping[str, Any], field: str = "model") -> str:
+    """The name without the tag ``latest``. Raises: InvalidRequestError."""
+    name = body.get(field) or body.get("name")
+    if not name:
+        raise InvalidRequestError(f"{field} is required", field=field)
+    text: str = values.text(_MAX_NAME_CHARS)(field, name)
+    return text.removesuffix(":latest")
+
+
+def _text(body: Mapping[str, Any]) -> dict[str, Any]:
+    read = values.text(_MAX_PROMPT_CHARS)
+    prompt = read("prompt", body.get("prompt") or "")
+    if values.flag("raw", body.get("raw") or False):
+        return {"prompt": prompt}
+    messages = [Message("user", prompt)]
+    if body.get("system"):
+        messages.insert(0, Message("system", read("system", body["system"])))
+    return {"messages": tuple(messages)}
+
+
+def _chat(body: Mapping[str, Any]) -> dict[str, Any]:
+    given = body.get("messages")
+    if given is None or given == []:
+        return {"messages": ()}
+    for number, message in enumerate(given if isinstance(given, list) else []):
+        if isinstance(message, dict) and message.get("images"):
+            raise _no_images(f"messages[{number}].images")
+    return {"messages": chat.messages({"messages": [_plain(each) for each in given]})}
+
+
+def _plain(message: Any) -> Any:
+    """OpenAI's names of a message's parts."""
+    if not isinstance(message, dict):
+        return message
+    names = {"thinking": "reasoning_content", "tool_name": "name"}
+    return {names.get(name, name): value for name, value in message.items()}
+
+
+def _refuse_inputs(body: Mapping[str, Any]) -> None:
+    if body.get("images"):
+        raise _no_images("images")
+    if body.get("suffix"):
+        raise NotSupportedError("suffix: this server does not insert text", field="suffix")
+
+
+def _no_images(field: str) -> InvalidRequestError:
+    return InvalidRequestError(f"{field}: this model reads text only", field=field)
+
+
+def _adjust(sampling: SamplingParams, found: Mapping[str, Any]) -> SamplingParams:
+    penalty_range = max(WHOLE_CONTEXT, found.get("repetition_penalty_range", _RANGE))
+    return msgspec.structs.replace(sampling, penalty_range=penalty_range, xtc_protect=False)
+
+
+def _format(value: Any) -> Constraint | None:
+    if value is None or value == "":
+        return None
+    if value == "json":
+        return constraints.json_object("format")
+    if not isinstance(value, dict):
+        raise values.refuse("format", '"json" or a JSON schema', value)
+    return constraints.json_schema("format", value)
+
+
+def _thinking(think: Any) -> dict[str, Any]:
+    if think is None:
+        return {}
+    if think in _THINK_LEVELS and isinstance(think, str):
+        return {"enable_thinking": True, "reasoning_effort": think}
+    return {"enable_thinking": values.flag("think", think)}
+
+
+def _logprobs(body: Mapping[str, Any]) -> int | None:
+    top = values.integer(0, _MAX_TOP_LOGPROBS)("top_logprobs", body.get("top_logprobs") or 0)
+    return int(top) if values.flag("logprobs", body.get("logprobs") or False) else None
+
+
+def _seconds(keep_alive: Any) -> float:
+    """0, or a number whose sign counts: nothing here ends by time."""
+    if isinstance(keep_alive, str):
+        match = _DURATION.fullmatch(keep_alive)
+        if match is None:
+            raise values.refuse("keep_alive", 'seconds, or a duration such as "5m"', keep_alive)
+        is_zero = not re.search(r"[1-9]", match[2])
+        return 0.0 if is_zero else -1.0 if match[1] else 1.0
+    found: float = values.number(-1e18, 1e18)("keep_alive", keep_alive)
+    return found
+
+
+def _lifetime(keep_alive: Any) -> list[str]:
+    if keep_alive is None or _seconds(keep_alive) <= 0:
+        return []
+    return ["not applied: keep_alive (the model stays loaded)"]

@@ -1,0 +1,105 @@
+"""``/tokenize`` and ``/detokenize``, which llama-server, vLLM, Aphrodite and KoboldCpp all have.
+
+The body's fields say who asks; see ``dialects``.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from innkeeper import __version__
+from innkeeper.api import chat, values
+from innkeeper.api.openai import json_response
+from innkeeper.api.stream import read_json
+from innkeeper.core import GenerateRequest
+from innkeeper.errors import InvalidRequestError
+from innkeeper.serving import Generate
+
+_MAX_TEXT_CHARS = 16 * 1024 * 1024
+_read_text = values.text(_MAX_TEXT_CHARS)
+
+
+def router(generate: Generate) -> APIRouter:
+    """``/tokenize``, ``/detokenize``, their names under ``/v1``, and ``/version``."""
+    routes = APIRouter(tags=["llama-server and vLLM"])
+
+    @routes.post("/tokenize", summary="Token ids of a text or a chat")
+    @routes.post("/v1/tokenize", include_in_schema=False)
+    async def tokenize(request: Request) -> Response:
+        body = await read_json(request)
+        if body.get("content") is not None:
+            return json_response(await _llama(body, generate))
+        return json_response(await _vllm(body, generate))
+
+    @routes.post("/detokenize", summary="Text of token ids")
+    @routes.post("/v1/detokenize", include_in_schema=False)
+    async def detokenize(request: Request) -> Response:
+        tokens = values.token_ids("tokens", (await read_json(request)).get("tokens"))
+        text = await generate.detokenize(tokens)
+        return json_response({"content": text, "prompt": text})
+
+    @routes.get("/version", summary="This server's version")
+    async def version() -> Response:
+        return json_response({"version": __version__})
+
+    return routes
+
+
+async def num_chat_tokens(request: GenerateRequest, generate: Generate) -> int:
+    """Tokens of the prompt that ``request``'s messages become."""
+    return len(await _chat_tokens(request, generate))
+
+
+async def _chat_tokens(request: GenerateRequest, generate: Generate) -> tuple[int, ...]:
+    text = await generate.render(request)
+    facts = generate.models.facts
+    add_bos = facts is not None and facts.add_bos and not text.startswith(facts.bos_text or " ")
+    return await generate.tokenize(text, add_special=add_bos)
+
+
+async def _llama(body: Mapping[str, Any], generate: Generate) -> dict[str, Any]:
+    content = body["content"]
+    parts = content if isinstance(content, list) else [content]
+    add_special = values.flag("add_special", body.get("add_special") or False)
+    parse_special = values.flag("parse_special", body.get("parse_special", True))
+    tokens: list[int] = []
+    for part in parts:
+        if type(part) is int:
+            tokens.append(part)
+            continue
+        text = _read_text("content", part)
+        tokens += await generate.tokenize(
+            text, add_special=add_special and not tokens, parse_special=parse_special
+        )
+    if not values.flag("with_pieces", body.get("with_pieces") or False):
+        return {"tokens": tokens}
+    pieces = [await generate.detokenize((token,)) for token in tokens]
+    return {"tokens": [{"id": i, "piece": p} for i, p in zip(tokens, pieces, strict=True)]}
+
+
+async def _vllm(body: Mapping[str, Any], generate: Generate) -> dict[str, Any]:
+    """vLLM's words, and KoboldCpp's."""
+    if body.get("messages") is not None:
+        tokens = await _chat_tokens(chat.parse(body).request, generate)
+    elif body.get("prompt") is not None:
+        name = "add_special_tokens" if "add_special_tokens" in body else "special"
+        add_special = values.flag(name, body.get(name) or False)
+        text = _read_text("prompt", body["prompt"])
+        tokens = await generate.tokenize(text, add_special=add_special)
+    else:
+        raise InvalidRequestError(
+            "content is missing", field="content", hint="or send prompt, or messages"
+        )
+    facts = generate.models.facts
+    found = {
+        "count": len(tokens),
+        "max_model_len": facts.num_ctx if facts else 0,
+        "tokens": tokens,
+        "value": len(tokens),
+        "ids": tokens,
+    }
+    if values.flag("return_token_strs", body.get("return_token_strs") or False):
+        found["token_strs"] = [await generate.detokenize((token,)) for token in tokens]
+    return found

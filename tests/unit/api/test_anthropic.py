@@ -1,0 +1,170 @@
+"""Anthropic's ``/v1/messages`` through the front door."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from innkeeper.api import anthropic
+from innkeeper.errors import InvalidRequestError
+from tests.unit.api.gateway import Gateway
+
+PATH = "/v1/messages"
+CHAT: dict[str, Any] = {
+    "model": "any",
+    "max_tokens": 12,
+    "temperature": 0,
+    "messages": [{"role": "user", "content": "hi"}],
+}
+
+
+def post(client: httpx.Client, **body: Any) -> dict[str, Any]:
+    response = client.post(PATH, json={**CHAT, **body})
+    assert response.status_code == 200, response.text
+    answer: dict[str, Any] = response.json()
+    return answer
+
+
+def stream(client: httpx.Client, **body: Any) -> list[dict[str, Any]]:
+    response = client.post(PATH, json={**CHAT, **body, "stream": True})
+    found = []
+    for block in response.text.split("\n\n"):
+        if block:
+            name, data = block.split("\n")
+            found.append(json.loads(data.removeprefix("data: ")))
+            assert name == f"event: {found[-1]['type']}"
+    return found
+
+
+def turns(**body: Any) -> list[tuple[str, str | None]]:
+    messages = anthropic.parse({**CHAT, **body}).request.messages
+    assert messages is not None
+    return [(each.role, each.content) for each in messages]
+
+
+def test_answer_has_anthropics_shape(client: httpx.Client) -> None:
+    answer = post(client)
+    assert answer["id"].startswith("msg_")
+    assert (answer["type"], answer["role"], answer["model"]) == ("message", "assistant", "fake")
+    (block,) = answer["content"]
+    assert block["type"] == "text" and len(block["text"]) == 12
+    assert (answer["stop_reason"], answer["stop_sequence"]) == ("max_tokens", None)
+    usage = answer["usage"]
+    assert usage["output_tokens"] == 12
+    count = client.post(f"{PATH}/count_tokens", json={"messages": CHAT["messages"]}).json()
+    assert count == {"input_tokens": usage["input_tokens"] + usage["cache_read_input_tokens"]}
+
+
+def test_stream_has_the_events_in_order_and_joins_to_the_whole(client: httpx.Client) -> None:
+    found = stream(client)
+    assert [each["type"] for each in found] == [
+        "message_start",
+        "content_block_start",
+        *["content_block_delta"] * 12,
+        "content_block_stop",
+        "message_delta",
+        "message_stop",
+    ]
+    text = "".join(each["delta"]["text"] for each in found[2:-3])
+    assert text == post(client)["content"][0]["text"]
+    assert found[-2]["delta"] == {"stop_reason": "max_tokens", "stop_sequence": None}
+    assert found[-2]["usage"]["output_tokens"] == 12
+
+
+def test_stop_sequence_is_named(client: httpx.Client) -> None:
+    stop = post(client)["content"][0]["text"][3]
+    answer = post(client, stop_sequences=[stop])
+    assert (answer["stop_reason"], answer["stop_sequence"]) == ("stop_sequence", stop)
+    assert stream(client, stop_sequences=[stop])[-2]["delta"]["stop_sequence"] == stop
+
+
+def test_system_and_blocks_become_messages() -> None:
+    blocks = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    messages = [
+        {"role": "user", "content": blocks},
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "thinking", "thinking": "hm", "signature": ""},
+                {"type": "text", "text": "let me look"},
+                {"type": "tool_use", "id": "t1", "name": "look", "input": {"at": 1}},
+            ],
+        },
+        {
+            "role": "user",
+            "content": [{"type": "tool_result", "tool_use_id": "t1", "content": "blue"}],
+        },
+    ]
+    assert turns(system="Be kind.", messages=messages) == [
+        ("system", "Be kind."),
+        ("user", "a\nb"),
+        ("assistant", "let me look"),
+        ("tool", "blue"),
+    ]
+    assert turns(system=blocks)[0] == ("system", "a\nb")
+    parsed = anthropic.parse({**CHAT, "messages": messages}).request.messages
+    assert parsed is not None
+    assert parsed[1].extra["reasoning_content"] == "hm"
+    assert parsed[1].extra["tool_calls"][0]["function"]["name"] == "look"
+
+
+def test_sampling_fields_reach_the_engine() -> None:
+    request = anthropic.parse({**CHAT, "top_k": 5, "top_p": 0.5, "min_p": 0.1}).request
+    assert (request.sampling.top_k, request.sampling.top_p) == (5, 0.5)
+    assert request.sampling.min_p == 0.1
+    thinking = {"type": "enabled", "budget_tokens": 5}
+    request = anthropic.parse({**CHAT, "thinking": thinking}).request
+    assert request.template_kwargs == {"enable_thinking": True}
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"max_tokens": None}, "max_tokens"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"messages": []}, "messages"),
+        ({"messages": [{"role": "tool", "content": "a"}]}, "messages.0.role"),
+        ({"messages": [{"role": "user", "content": 5}]}, "messages.0.content"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image", "source": {}}]}]},
+            "messages.0.content.0",
+        ),
+        ({"system": [{"type": "image"}]}, "system.0"),
+        ({"temperature": "hot"}, "temperature"),
+        ({"stop_sequences": 5}, "stop_sequences"),
+        ({"tool_choice": {"type": "any"}}, "tool_choice"),
+        ({"tool_choice": {"type": "tool", "name": "look"}}, "tool_choice"),
+        ({"thinking": {"type": "deep"}}, "thinking.type"),
+    ],
+)
+def test_bad_fields_are_named(client: httpx.Client, body: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        anthropic.parse({**CHAT, **body})
+    assert caught.value.field == field
+    response = client.post(PATH, json={**CHAT, **body})
+    assert response.status_code == 400
+    error = response.json()
+    assert error["type"] == "error" and error["error"]["type"] == "invalid_request_error"
+
+
+def test_tools_are_reported_as_not_applied(client: httpx.Client) -> None:
+    tool = {"name": "look", "description": "", "input_schema": {"type": "object"}}
+    warnings = post(client, tools=[tool], tool_choice={"type": "auto"})["warnings"]
+    assert any("tools" in warning for warning in warnings)
+
+
+def test_models_are_listed_in_anthropics_words_for_its_clients(client: httpx.Client) -> None:
+    headers = {"anthropic-version": "2023-06-01"}
+    answer = client.get("/v1/models", headers=headers).json()
+    assert answer["data"][0]["type"] == "model" and answer["has_more"] is False
+    assert client.get("/v1/models/fake", headers=headers).json()["display_name"] == "fake"
+    assert "object" in client.get("/v1/models").json()
+
+
+def test_no_model_is_an_overload_in_anthropics_words(tmp_path: Path) -> None:
+    with Gateway(tmp_path, model=None) as empty, empty.client() as client:
+        response = client.post(PATH, json=CHAT)
+        assert response.status_code == 503
+        assert response.json()["error"]["type"] == "overloaded_error"
