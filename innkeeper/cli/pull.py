@@ -141,6 +141,11 @@ def _obtain_best(settings: "Settings", hardware: "Hardware") -> "Path":
     from innkeeper.hub.variants import choose_variant
     from innkeeper.planner.plan import Wishes
 
+    if not settings.yes and not sys.stdin.isatty():
+        raise InvalidRequestError(
+            "there is no model here, and nobody can be asked which to download",
+            hint="name one, or say --yes for the best that fits",
+        )
     best, others = choose_from_catalogue(settings, hardware, Wishes())
     hub = open_hub(settings)
     variant = choose_variant(list_repo(hub, best.entry.repo), best.quant)
@@ -151,10 +156,6 @@ def _obtain_best(settings: "Settings", hardware: "Hardware") -> "Path":
         names = ", ".join(choice.model for choice in others[:3])
         print(f"Others that fit: {names}", file=sys.stderr)
     if not settings.yes:
-        if not sys.stdin.isatty():
-            raise InvalidRequestError(
-                f"{best.model} would be downloaded, and nobody can be asked", hint="say --yes"
-            )
         typer.confirm(f"Download it ({size})?", default=True, abort=True, err=True)
     return download(settings, hub, variant)
 

@@ -256,6 +256,7 @@ def test_nothing_is_downloaded_that_nobody_agreed_to(
     with pytest.raises(InvalidRequestError, match="--yes"):
         obtain(load_settings({}, home), None)
     assert not (home / "models").exists()
+    assert server.log == []
 
 
 def test_an_interrupted_pull_says_how_to_go_on(
