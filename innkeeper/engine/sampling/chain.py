@@ -16,7 +16,7 @@ from innkeeper.engine.sampling.dry import Dry
 from innkeeper.engine.sampling.history import History
 from innkeeper.engine.sampling.penalties import EncoderPenalty, NoRepeatNgram, Penalties
 from innkeeper.engine.vocabulary import Vocabulary
-from innkeeper.errors import InvalidRequestError
+from innkeeper.errors import EngineError, InvalidRequestError
 
 _PENALTIES = ("repetition_penalty", "presence_penalty", "frequency_penalty")
 _ALWAYS_LAST = ("skew", "adaptive_p", "mirostat")
@@ -124,8 +124,11 @@ class TokenSampler:
             logits[self._bias_ids] += self._bias
         for step in self._on_all:
             step.apply(candidates)
-        if candidates.logits.max() == -np.inf:
+        best = float(candidates.logits.max())
+        if best == -np.inf:
             raise InvalidRequestError("every token is banned", field="logit_bias")
+        if not best < np.inf:
+            raise EngineError(f"the model's best logit is {best}", hint="the file may be damaged")
         if self._on_rest:
             candidates.drop_banned()
         for step in self._on_rest:

@@ -110,6 +110,7 @@ class Mirostat(_Drawing):
         super().__init__(2 * params.mirostat_tau, history, rng)
 
     def apply(self, candidates: Candidates) -> None:
+        candidates.drop_banned()
         if self._params.mirostat == 1:
             truncation.top_k(candidates, self._num_kept(candidates))
         else:

@@ -100,7 +100,8 @@ class Dry:
         params = self._params
         exponents = np.minimum(repeats[present] - params.dry_allowed_length, self._max_exponent)
         penalties = params.dry_multiplier * params.dry_base**exponents
-        candidates.logits[positions] -= penalties.astype(np.float32)
+        with np.errstate(over="ignore"):  # -inf is what is meant then
+            candidates.logits[positions] -= penalties.astype(np.float32)
         candidates.is_sorted = False
 
     def _window_start(self) -> int:

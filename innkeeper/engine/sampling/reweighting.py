@@ -41,8 +41,9 @@ def quadratic(candidates: Candidates, factor: float, curve: float) -> None:
     distance = candidates.logits - best
     square = np.float32(-factor * (3 - curve) / 2)
     cube = np.float32(factor * (curve - 1) / 2)
-    with np.errstate(over="ignore"):  # far below the best one, -inf is what is meant
-        candidates.logits[:] = best + distance * distance * (square + cube * distance)
+    with np.errstate(over="ignore", invalid="ignore"):  # far below the best one, -inf is meant
+        changed = best + distance * distance * (square + cube * distance)
+    candidates.logits[:] = np.where(np.isfinite(distance), changed, -np.inf)
     candidates.is_sorted = candidates.is_sorted and 1 <= curve <= 3
 
 

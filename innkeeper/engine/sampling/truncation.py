@@ -14,6 +14,7 @@ _FIRST_CUTOFF = 2.0**-6
 _CUTOFF_STEP = 2.0**-6
 _LAST_CUTOFF = 2.0**-100
 _FLAT = 2.0**-16
+_NO_MASS = np.float32(-1000.0)
 
 
 def top_k(candidates: Candidates, k: int, min_keep: int = 0) -> None:
@@ -113,7 +114,7 @@ def eta_cutoff(candidates: Candidates, epsilon: float, min_keep: int = 0) -> Non
 
 def entropy(candidates: Candidates) -> float:
     """-sum p ln p, in nats."""
-    logits = candidates.logits - candidates.logits.max()
+    logits = np.maximum(candidates.logits - candidates.logits.max(), _NO_MASS)
     weights = np.exp(logits)
     total = float(weights.sum(dtype=np.float64))
     mean = float(np.multiply(weights, logits, out=logits).sum(dtype=np.float64)) / total
@@ -180,6 +181,7 @@ def top_n_sigma(candidates: Candidates, n: float, min_keep: int = 0) -> None:
 
     Source: Tang et al. 2024, arXiv:2411.07641.
     """
+    candidates.drop_banned()
     deviation = float(candidates.logits.std(dtype=np.float64))
     keep_above(candidates, -n * deviation, min_keep)
 

@@ -10,7 +10,7 @@ from innkeeper.core import SamplingParams
 from innkeeper.engine.sampling import active_steps
 from innkeeper.engine.sampling.candidates import Candidates
 from innkeeper.engine.sampling.drawing import draw
-from innkeeper.errors import InvalidRequestError
+from innkeeper.errors import EngineError, InvalidRequestError
 from tests.unit.engine.sampling import reference
 from tests.unit.engine.sampling.conftest import (
     as_dict,
@@ -169,6 +169,44 @@ def test_everything_banned_is_refused() -> None:
     biases = dict.fromkeys(range(64), -math.inf)
     with pytest.raises(InvalidRequestError, match="every token is banned"):
         sampler(64, logit_bias=biases).sample(random_logits(64, 1))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("fields", [{}, {"top_k": 5}, {"top_p": 0.5}, {"temperature": 0}])
+def test_broken_logits_are_an_error_and_no_hang(value: float, fields: dict[str, Any]) -> None:
+    logits = random_logits(64, 1)
+    logits[7] = value
+    with pytest.raises(EngineError, match="best logit"):
+        sampler(64, **fields).sample(logits)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"smoothing_factor": 0.3},
+        {"smoothing_factor": 0.3, "smoothing_curve": 2.0},
+        {"dynatemp_range": 0.5},
+        {"typical_p": 0.9},
+        {"eta_cutoff": 0.001},
+        {"top_n_sigma": 1.0},
+        {"tfs": 0.9},
+        {"top_p": 0.9},
+        {"skew": 0.3},
+        {"mirostat": 1},
+        {"mirostat": 2},
+        {"adaptive_target": 0.3},
+        {"xtc_probability": 1.0},
+    ],
+)
+def test_token_that_a_penalty_has_forbidden_stays_so(fields: dict[str, Any]) -> None:
+    history = [5] * 200
+    order = ("temperature", "dry", *SamplingParams().order)
+    made = sampler(
+        64, history, order=order, temperature=1.1, dry_multiplier=100.0, dry_base=4.0, **fields
+    )
+    found = distribution(made, random_logits(64, 1))
+    assert found.get(5, 0.0) == 0.0
+    assert math.isclose(sum(found.values()), 1.0, abs_tol=1e-5)
 
 
 def test_bias_outside_the_vocabulary_is_refused() -> None:
