@@ -64,10 +64,13 @@ def up(
         str | None,
         typer.Argument(
             help="A .gguf file, a folder with one in it, or the name of one in the home's models"
-            " folder. Without it: the newest there.",
+            " folder. Without it: the newest there, or the built-in demo model.",
             show_default=False,
         ),
     ] = None,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Load the built-in demo model: small, for a first look.")
+    ] = False,
 ) -> None:
     """Load a model and serve it: the API, and a web page to chat.
 
@@ -75,7 +78,7 @@ def up(
     """
     from innkeeper.cli.up import up as run_up
 
-    run_up(options, model)
+    run_up(options, model, demo=demo)
 
 
 @app.command()

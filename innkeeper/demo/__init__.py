@@ -1,15 +1,16 @@
 """The built-in model and its character: what answers when no other model is there."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 MODEL = Path(__file__).with_name("innkeeper-demo-q8_0.gguf")
 _CHARACTER = Path(__file__).with_name("character.json")
 _USER = "the guest"
 
 
-class Persona(NamedTuple):
+@dataclass(frozen=True)
+class Persona:
     """Who speaks: what the model is told of them, and their first words."""
 
     name: str

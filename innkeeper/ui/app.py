@@ -10,7 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response, StreamingResponse
 from msgspec import Meta, Struct
 
-from innkeeper import __version__
+from innkeeper import __version__, demo
 from innkeeper.core import GenerateRequest, Message, ModelFacts, SamplingParams
 from innkeeper.core.frames import Delta
 from innkeeper.errors import InnkeeperError
@@ -65,6 +65,8 @@ class State(Struct, frozen=True, kw_only=True):
     error: str | None = None
     api_url: str
     model: ModelFacts | None = None
+    persona: demo.Persona | None = None
+    """Who greets the user; the built-in model has a character of its own."""
 
 
 def create_ui(generate: Generate, models: Models, places: Places) -> FastAPI:
@@ -121,7 +123,10 @@ def state_of(models: Models, places: Places) -> State:
     if facts is not None:
         status = "ready" if models.healthy else "restarting"
         shown = msgspec.structs.replace(facts, path="", chat_template=None)
-        return State(version=__version__, status=status, api_url=api_url, model=shown)
+        persona = demo.persona() if demo.is_demo(facts.path) else None
+        return State(
+            version=__version__, status=status, api_url=api_url, model=shown, persona=persona
+        )
     if job is not None and job.state.error is not None:
         error = str(job.state.error)
         return State(version=__version__, status="failed", error=error, api_url=api_url)

@@ -91,8 +91,8 @@ def test_a_missing_file_is_bad_input() -> None:
     assert_one_line(run("up", "/no/such/model.gguf"), 2, "there is no file /no/such/model.gguf")
 
 
-def test_no_model_at_all_is_bad_input(home: Path) -> None:
-    assert_one_line(run("up"), 2, "no model was named", str(home / "models"))
+def test_the_demo_and_another_model_are_bad_input() -> None:
+    assert_one_line(run("up", "m.gguf", "--demo"), 2, "m.gguf cannot be loaded too")
 
 
 def test_a_bad_setting_is_bad_input(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[2] / "innkeeper"
 LAYERS = (
     {"core", "errors", "config", "units"},
-    {"formats", "prompt", "cards"},
+    {"formats", "prompt", "cards", "demo"},
     {"engine", "backends", "planner"},
     {"hub", "library", "store", "enginelink"},
     {"serving"},

@@ -8,7 +8,8 @@ from typing import Any, cast
 import httpx
 import pytest
 
-from innkeeper.core import GenerateRequest, Timings
+from innkeeper import demo
+from innkeeper.core import GenerateRequest, ModelFacts, Timings
 from innkeeper.core.frames import Delta, Finished
 from innkeeper.errors import NoModelError
 from innkeeper.serving import Generate, LoadState, Models
@@ -150,3 +151,26 @@ def test_a_failed_load_shows_why() -> None:
     load = LoadState(name="m", status="failed", error=NoModelError("it is gone"))
     state = state_of(models(job=SimpleNamespace(running=False, state=load)), PLACES)
     assert (state.status, state.error) == ("failed", "it is gone")
+
+
+def test_built_in_model_is_greeted_by_its_character() -> None:
+    state = state_of(models(facts=facts(str(demo.MODEL)), healthy=True), PLACES)
+    assert state.persona is not None
+    assert state.persona.name in state.persona.greeting
+    assert "{{" not in state.persona.system + state.persona.greeting
+    assert state_of(models(facts=facts("other.gguf"), healthy=True), PLACES).persona is None
+
+
+def facts(path: str) -> ModelFacts:
+    texts = dict.fromkeys("name backend architecture description bos_text eos_text".split(), "x")
+    numbers = "num_params size_bytes num_vocab num_ctx num_ctx_train num_pool max_sequences".split()
+    given: dict[str, Any] = {**texts, **dict.fromkeys(numbers, 1)}
+    return ModelFacts(
+        **given,
+        path=path,
+        add_bos=True,
+        bos_id=None,
+        end_ids=(),
+        max_token_bytes=1,
+        chat_template=None,
+    )

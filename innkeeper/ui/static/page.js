@@ -6,6 +6,7 @@ const $ = (id) => document.getElementById(id);
 const turns = []; // {role, content}
 let running = null; // AbortController of the reply that is being generated
 let ready = false;
+let greeter = ""; // name of the character who spoke first
 
 // --- the server -----------------------------------------------------------------------------
 
@@ -57,7 +58,16 @@ function showState(state) {
   $("openai-url").textContent = `${state.api_url}v1`;
   $("docs").href = `${state.api_url}docs`;
   showModel(model, state.version);
+  if (ready && state.persona) greet(state.persona);
   showButtons();
+}
+
+// The built-in model comes with a character: it speaks first, in a chat that has not begun.
+function greet({ name, system, greeting }) {
+  if (greeter || turns.length) return;
+  greeter = name;
+  if (!$("system").value) $("system").value = system;
+  addTurn("assistant", greeting);
 }
 
 function showModel(model, version) {
@@ -97,7 +107,7 @@ function addTurn(role, content) {
   const node = element("article", "", `turn ${role}`);
   turn.text = element("p", content);
   turn.note = element("small", "");
-  node.append(element("h3", role === "user" ? "You" : "Model"), turn.text, turn.note);
+  node.append(element("h3", role === "user" ? "You" : greeter || "Model"), turn.text, turn.note);
   turn.node = node;
   $("empty").hidden = true;
   $("log").append(node);
@@ -235,6 +245,7 @@ $("stop").addEventListener("click", () => running?.abort());
 $("regenerate").addEventListener("click", regenerate);
 $("clear").addEventListener("click", () => {
   while (turns.length) dropTurn();
+  greeter = "";
   $("empty").hidden = false;
   notice("");
   showButtons();
