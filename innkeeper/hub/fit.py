@@ -86,13 +86,11 @@ class RepoFit:
         return RepoRow(variant, row)
 
     def _fit(self, header: GgufHeader, variant: Variant, verify: Verify | None) -> FitRow:
-        return fit(
-            header,
-            self._hardware,
-            self._wishes,
-            name=f"{variant.repo_id}:{variant.name}",
-            verify=verify,
-        )
+        name = f"{variant.repo_id}:{variant.name}"
+        row = fit(header, self._hardware, self._wishes, name=name, verify=verify)
+        if variant.quant and base_type(variant.quant) == base_type(row.quant):
+            row = msgspec.structs.replace(row, quant=variant.quant)  # tells mixes apart
+        return row
 
 
 def scaled(header: GgufHeader, variant: Variant) -> GgufHeader:
