@@ -13,12 +13,12 @@ from fastapi import APIRouter, Request
 from msgspec import Struct
 from starlette.responses import Response
 
-from innkeeper.api import chat, fields, requests, values
+from innkeeper.api import chat, constraints, fields, requests, values
 from innkeeper.api.openai import json_response
 from innkeeper.api.replies import collect, json_bytes
 from innkeeper.api.stream import EventStream, read_json, unless_client_leaves
 from innkeeper.api.tokens import num_chat_tokens
-from innkeeper.core import GenerateRequest, Message
+from innkeeper.core import Constraint, GenerateRequest, Message
 from innkeeper.core.frames import Delta, Finished
 from innkeeper.errors import InvalidRequestError
 from innkeeper.serving import Generate
@@ -27,10 +27,11 @@ _MAX_TEXT_CHARS = 64 * 1024 * 1024
 _read_text = values.text(_MAX_TEXT_CHARS)
 _KNOWN = (
     "system thinking stop_sequences container context_management mcp_servers tools metadata"
-    " betas output_config inference_geo speed cache_control"
+    " betas output_config inference_geo speed cache_control diagnostics"
+    " user_profile_id workspace_id"
 ).split()
 _OFF: dict[str, tuple[Any, ...]] = {
-    **dict.fromkeys("container context_management mcp_servers output_config".split(), ()),
+    **dict.fromkeys("container context_management mcp_servers".split(), ()),
 }
 _TABLE = tuple(
     field._replace(names=(*field.names, "stop_sequences")) if field.target == "stop" else field
@@ -71,14 +72,19 @@ def parse(body: Mapping[str, Any]) -> Call:
     if body.get("max_tokens") is None:
         raise InvalidRequestError("max_tokens: Field required", field="max_tokens")
     values.integer(1, 1_000_000_000)("max_tokens", body["max_tokens"])
+    output = body.get("output_config") or {}
+    if not isinstance(output, dict):
+        raise values.refuse("output_config", "an object", output)
     _check_tool_choice(body.get("tool_choice"))
+    plain = {name: value for name, value in body.items() if name != "tool_choice"}
     request = requests.build(
-        {name: value for name, value in body.items() if name not in ("tool_choice", "thinking")},
+        plain,
         table=_TABLE,
         known=_KNOWN,
         warnings=requests.ignored(body, _OFF),
         messages=(*_system(body.get("system")), *_messages(body)),
-        template_kwargs=_thinking(body.get("thinking")),
+        template_kwargs={**_thinking(body.get("thinking")), **_effort(output)},
+        constraint=constraints.constraint(plain) or _format(output.get("format")),
         n=1,
     )
     return Call(
@@ -106,6 +112,21 @@ def _thinking(thinking: Any) -> dict[str, Any]:
     if kind not in ("enabled", "adaptive", "disabled"):
         raise values.refuse("thinking.type", "enabled, adaptive or disabled", kind)
     return {"enable_thinking": kind != "disabled"}
+
+
+def _effort(output: Mapping[str, Any]) -> dict[str, Any]:
+    effort = output.get("effort")
+    if effort is None:
+        return {}
+    return {"reasoning_effort": values.text(100)("output_config.effort", effort)}
+
+
+def _format(value: Any) -> Constraint | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict) or value.get("type") != "json_schema":
+        raise values.refuse("output_config.format", "an object of type json_schema", value)
+    return constraints.json_schema("output_config.format", value.get("schema"))
 
 
 def _system(system: Any) -> list[Message]:

@@ -23,6 +23,8 @@ MAX_CHOICES = 32
 _MAX_COUNT = 1_000_000_000
 _CUTOFFS_PER_ONE = 10_000
 _MAX_TEXT_CHARS = 16 * 1024 * 1024
+_MAX_LOOKUP = 64
+_DEFAULT_LOOKUP = 10
 
 
 class Field(NamedTuple):
@@ -137,6 +139,21 @@ FIELDS: tuple[Field, ...] = (
     _field("temperature_last", values.flag, "temperature after truncation", kind="boolean"),
     _field("logit_bias", values.token_biases, "token id to bias; false bans", {}, kind="object"),
     _field("custom_token_bans", values.token_ids, "token ids never chosen", (), kind="string"),
+    _field(
+        "banned_strings",
+        values.json_texts(1024, 4096),
+        "phrases that the reply never shows",
+        (),
+        kind="array",
+    ),
+    _field(
+        "prompt_lookup_num_tokens",
+        values.integer(0, _MAX_LOOKUP),
+        "most tokens to guess at once where the text repeats itself",
+        0,
+        kind="integer",
+    ),
+    _field("speculative_ngram", values.flag, "guess so", False, kind="boolean"),
     _field("ban_eos_token ignore_eos", values.flag, "never end by itself", False, kind="boolean"),
     _field("min_tokens min_length", _count, "tokens before it may end", 0, kind="integer"),
     _field("seed sampler_seed", values.integer(-(2**63), 2**64), "-1 = random", kind="integer"),
@@ -164,18 +181,15 @@ NOT_APPLIED: tuple[Field, ...] = (
     _field("penalty_alpha", _any_number, "contrastive search", 0),
     _field("guidance_scale", _any_number, "classifier-free guidance", 1),
     _field("negative_prompt", values.text(_MAX_TEXT_CHARS), "guidance", "", kind="string"),
-    _field("banned_strings", values.json_texts(1024, 4096), "banned phrases", (), kind="array"),
     _field("num_beams", _any_number, "beam search", 0, 1),
     _field("length_penalty", _any_number, "beam search", 1),
     _field("early_stopping", values.flag, "beam search", False, kind="boolean"),
     _field("max_tokens_second", _any_number, "speed limit", 0),
-    _field("prompt_lookup_num_tokens", _any_number, "speculation", 0),
     _field("include_reasoning", values.flag, "split reasoning off", True, kind="boolean"),
     _field("preset", values.text(4096), "sampler presets", "", kind="string"),
     _field("suffix", values.text(_MAX_TEXT_CHARS), "text after the reply", "", kind="string"),
     _field("best_of", _any_number, "choose among replies", 0, 1),
     _field("token_healing", values.flag, "token healing", False, kind="boolean"),
-    _field("speculative_ngram", values.flag, "speculation", False, kind="boolean"),
     _field("trim_stop", values.flag, "keeping the stop text", True, kind="boolean"),
     _field(
         "include_stop_str_in_output", values.flag, "keeping the stop text", False, kind="boolean"
@@ -293,6 +307,12 @@ def max_tokens(found: Mapping[str, Any], default: int | None) -> int | None:
     if found.get("auto_max_new_tokens") or (limit is not None and limit < 0):
         return None
     return int(limit) if limit is not None else None
+
+
+def lookup(found: Mapping[str, Any]) -> int:
+    """Most tokens to guess at once."""
+    wanted = _DEFAULT_LOOKUP if found.get("speculative_ngram") else 0
+    return int(found.get("prompt_lookup_num_tokens") or wanted)
 
 
 def truncate_to(found: Mapping[str, Any], limit: int | None) -> int | None:

@@ -49,6 +49,7 @@ TABLE = fields.renamed(
         "adaptive_target": "",
         "adaptive_decay": "",
         "sampler_order": "",
+        "banned_strings": "banned_tokens banned_strings",
         "logit_bias": "",
         "custom_token_bans": "",
         "ban_eos_token": "ban_eos_token use_default_badwordsids",
@@ -71,7 +72,7 @@ _DEFAULTS: dict[str, Any] = {
 
 _OFF: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys("use_story use_memory use_authors_note use_world_info".split(), ()),
-    **dict.fromkeys("use_userscripts soft_prompt bypass_eos banned_tokens".split(), ()),
+    **dict.fromkeys("use_userscripts soft_prompt bypass_eos".split(), ()),
     **dict.fromkeys("frmttriminc frmtrmblln frmtrmspch frmtadsnsp reasoning_effort".split(), ()),
 }
 _PLACEHOLDERS = ("{{[INPUT]}}", "{{[OUTPUT]}}", "{{[SYSTEM]}}")

@@ -87,4 +87,7 @@ def _anthropic_card(facts: ModelFacts) -> dict[str, Any]:
         "id": facts.name,
         "display_name": facts.name,
         "created_at": "1970-01-01T00:00:00Z",
+        "lifecycle": "active",
+        "max_input_tokens": facts.num_ctx,
+        "max_tokens": facts.num_ctx,
     }

@@ -33,6 +33,8 @@ def build(
     limit = fields.max_tokens(found, default_max_tokens)
     values = {
         "constraint": constraints.constraint(body),
+        "banned": found.get("banned_strings", ()),
+        "lookup": fields.lookup(found),
         "stop": fields.stop_texts(found),
         "max_tokens": limit,
         "n": found.get("n", 1),

@@ -137,6 +137,7 @@ def test_sampling_fields_reach_the_engine() -> None:
         ({"tool_choice": {"type": "any"}}, "tool_choice"),
         ({"tool_choice": {"type": "tool", "name": "look"}}, "tool_choice"),
         ({"thinking": {"type": "deep"}}, "thinking.type"),
+        ({"output_config": {"format": {"type": "xml"}}}, "output_config.format"),
     ],
 )
 def test_bad_fields_are_named(client: httpx.Client, body: dict[str, Any], field: str) -> None:
@@ -147,6 +148,15 @@ def test_bad_fields_are_named(client: httpx.Client, body: dict[str, Any], field:
     assert response.status_code == 400
     error = response.json()
     assert error["type"] == "error" and error["error"]["type"] == "invalid_request_error"
+
+
+def test_output_format_is_obeyed(client: httpx.Client) -> None:
+    form = {"type": "json_schema", "schema": {"enum": ["yes", "no"]}}
+    config = {"format": form, "effort": "low"}
+    answer = post(client, output_config=config, max_tokens=50, temperature=1)
+    assert json.loads(answer["content"][0]["text"]) in ("yes", "no")
+    request = anthropic.parse({**CHAT, "output_config": config}).request
+    assert request.template_kwargs == {"reasoning_effort": "low"}
 
 
 def test_tools_are_reported_as_not_applied(client: httpx.Client) -> None:

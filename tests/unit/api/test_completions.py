@@ -175,3 +175,22 @@ def test_cache_reuse_is_chosen_by_request(client: httpx.Client) -> None:
     assert post(client, **GREEDY, kv_reuse="exact")["warnings"] == []
     response = client.post("/v1/completions", json={**GREEDY, "kv_reuse": "magic"})
     assert response.json()["error"]["param"] == "kv_reuse"
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_banned_phrase_never_shows(client: httpx.Client, streamed: bool) -> None:
+    whole = post(client, **GREEDY)["choices"][0]["text"]
+    body = {**GREEDY, "banned_strings": [whole[2:8]]}
+    if streamed:
+        text = "".join(chunk["choices"][0]["text"] for chunk in stream(client, **body))
+    else:
+        text = post(client, **body)["choices"][0]["text"]
+    assert len(text) == 12 and whole[2:8].lower() not in text.lower()
+
+
+def test_guessing_where_text_repeats_changes_nothing(client: httpx.Client) -> None:
+    body = {"prompt": "la la la la la la ", "temperature": 0, "max_tokens": 30}
+    plain = post(client, **body)
+    guessed = post(client, **body, prompt_lookup_num_tokens=8)
+    assert guessed["choices"] == plain["choices"] and guessed["warnings"] == []
+    assert post(client, **body, speculative_ngram=True)["choices"] == plain["choices"]

@@ -128,7 +128,7 @@ def test_wrong_orders_are_refused(order: object) -> None:
         ("use_memory", True),
         ("use_world_info", True),
         ("bypass_eos", True),
-        ("banned_tokens", ["x"]),
+        ("banned_tokens", ["testament to"]),
         ("frmttriminc", True),
         ("soft_prompt", "x"),
         ("guidance_scale", 1.5),
