@@ -21,9 +21,12 @@ from innkeeper.engine.vocabulary import Vocabulary
 from innkeeper.errors import EngineError, InvalidRequestError
 
 _MAX_COMPILED = 32
-_WHITESPACE = r"(\n[ \t]{0,20}| )?"
+_WHITESPACE = r"(\n {0,12}| )?"
 """Between JSON tokens: nothing, a space, or a line break with indentation. Without a bound a model
 may write blanks for ever."""
+_MOST_DIGITS = 20
+"""In a row in JSON, where anything else may follow: a model may write digits for ever, and no
+reader of JSON keeps more than 17."""
 _NAMES = {
     "json_schema": "JSON schema",
     "json_object": "JSON grammar",
@@ -38,10 +41,19 @@ class Grammar:
     """The state of one constraint in one reply. Owned by the loop's thread."""
 
     def __init__(
-        self, matcher: LLMatcher, vocabulary: Vocabulary, executor: ThreadPoolExecutor
+        self,
+        matcher: LLMatcher,
+        vocabulary: Vocabulary,
+        executor: ThreadPoolExecutor,
+        *,
+        ends_numbers: bool = False,
     ) -> None:
         self._matcher = matcher
+        self._vocabulary = vocabulary
         self._num_vocab = vocabulary.num_vocab
+        self._ends_numbers = ends_numbers
+        self._num_digits = [0]
+        """After each token of the reply: digits in a row at its end."""
         self._end_ids = np.asarray(vocabulary.end_ids, np.int64)
         self._executor = executor
         self._next: Future[bytes] | None = None
@@ -70,6 +82,9 @@ class Grammar:
         allowed = self.mask()
         if np.count_nonzero(allowed) <= np.count_nonzero(allowed[self._end_ids]):
             return False
+        if self._ends_numbers and self._num_digits[-1] >= _MOST_DIGITS:
+            short = allowed & ~self._vocabulary.digit_first
+            allowed = short if short.any() else allowed
         np.copyto(logits, np.float32(-np.inf), where=~allowed)
         return True
 
@@ -84,6 +99,10 @@ class Grammar:
         self._settle()
         self._next = None
         self._matcher.consume_token(token_id)
+        piece = self._vocabulary.pieces[token_id]
+        num_digits = len(piece) - len(piece.rstrip(b"0123456789"))
+        before = self._num_digits[-1] if num_digits == len(piece) else 0
+        self._num_digits.append(before + num_digits)
         self._check()
 
     def rewind(self, count: int) -> None:
@@ -91,6 +110,7 @@ class Grammar:
         self._settle()
         self._next = None
         self._matcher.rollback(count)
+        del self._num_digits[len(self._num_digits) - count :]
         self._check()
 
     def _settle(self) -> bytes:
@@ -127,7 +147,12 @@ class GrammarCompiler:
             self._compiled.move_to_end(key)
             while len(self._compiled) > _MAX_COMPILED:
                 self._compiled.popitem(last=False)
-        return Grammar(template.deep_copy(), self._vocabulary, self._executor)
+        return Grammar(
+            template.deep_copy(),
+            self._vocabulary,
+            self._executor,
+            ends_numbers=constraint.kind in ("json_schema", "json_object"),
+        )
 
     def _matcher(self, constraint: Constraint) -> LLMatcher:
         try:

@@ -78,6 +78,11 @@ class Vocabulary:
         )
 
     @cached_property
+    def digit_first(self) -> NDArray[np.bool_]:
+        """Which tokens begin with a digit (num_vocab,)."""
+        return np.fromiter((piece[:1].isdigit() for piece in self.pieces), np.bool_)
+
+    @cached_property
     def newline_id(self) -> int:
         """The token that ends a line."""
         return self.tokenizer.encode("\n", add_special=False, parse_special=False)[-1]

@@ -82,6 +82,21 @@ def test_mask_computed_ahead_is_the_same(compiler: GrammarCompiler) -> None:
         plain.accept(byte)
 
 
+def test_number_ends_after_twenty_digits_in_json_alone(compiler: GrammarCompiler) -> None:
+    number, free = Constraint("json_schema", '{"type": "number"}'), Constraint("regex", "[0-9]+x?")
+    logits = np.zeros(NUM_VOCAB, np.float32)
+    for constraint, goes_on in ((number, False), (free, True)):
+        grammar = compiler.compile(constraint)
+        feed(grammar, "12345678901234567890")
+        allowed = logits.copy()
+        assert grammar.restrict(allowed)
+        assert bool(allowed[ord("1")] == 0) is goes_on
+        grammar.rewind(1)
+        allowed = logits.copy()
+        grammar.restrict(allowed)
+        assert allowed[ord("1")] == 0
+
+
 @pytest.mark.parametrize(
     ("constraint", "accepted"),
     [
