@@ -8,6 +8,6 @@ import os
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
-from innkeeper.backends.llama_cpp.load import load  # noqa: E402  (the line above comes first)
+from innkeeper.backends.llama_cpp.load import load
 
 __all__ = ["load"]
