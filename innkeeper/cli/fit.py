@@ -9,7 +9,7 @@ import typer
 
 from innkeeper.cli.ls import open_library
 from innkeeper.cli.options import Options, with_settings
-from innkeeper.cli.pull import open_hub
+from innkeeper.cli.pull import machine, open_hub
 from innkeeper.errors import InnkeeperError, InvalidRequestError, NotFoundError
 from innkeeper.units import format_bytes
 
@@ -58,7 +58,6 @@ def fit(
     ] = False,
 ) -> None:
     """Show what fits this computer: memory to the byte, context, expected speed."""
-    from innkeeper.planner.hardware import probe
     from innkeeper.planner.plan import Wishes
     from innkeeper.planner.verify import verify
 
@@ -75,7 +74,8 @@ def fit(
         flash_attention=flash_attn,
         num_gpu_layers=gpu_layers,
     )
-    asked = _Asked(options.settings(), probe(), wishes, None if no_verify else verify)
+    settings = options.settings()
+    asked = _Asked(settings, machine(settings), wishes, None if no_verify else verify)
     found = asked.everything() if target is None else asked.one(target)
     if json:
         print(json_text.dumps(found, indent=2))

@@ -63,8 +63,9 @@ def up(
     model: Annotated[
         str | None,
         typer.Argument(
-            help="A .gguf file, a folder with one in it, or the name of one in the home's models"
-            " folder. Without it: the newest there, or the built-in demo model.",
+            help="A .gguf file, a folder with one in it, a name that innkeeper ls shows, or a"
+            " Hugging Face repository such as org/name:Q4_K_M. Without it: the newest that is here,"
+            " else the best that fits (it asks first), else the built-in demo model.",
             show_default=False,
         ),
     ] = None,

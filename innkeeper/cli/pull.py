@@ -9,11 +9,10 @@ import typer
 
 from innkeeper.cli.ls import open_library
 from innkeeper.cli.options import Options, with_settings
-from innkeeper.errors import InvalidRequestError, NotFoundError
+from innkeeper.errors import InvalidRequestError, NotFoundError, UnsupportedModelError
 from innkeeper.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
     from types import TracebackType
 
@@ -50,7 +49,7 @@ def pull(
     address = parse_address(model)
     hub = open_hub(settings)
     listing = list_repo(hub, address.repo_id)
-    variant = pick(hub, listing, address.wanted)
+    variant = pick(settings, hub, listing, address.wanted)
     path = download(settings, hub, variant)
     if json:
         found = {"path": str(path), "name": variant.name, "size_bytes": variant.size_bytes}
@@ -69,10 +68,11 @@ def open_hub(settings: "Settings") -> "Hub":
 
 
 def pick(
+    settings: "Settings",
     hub: "Hub",
     listing: "Listing",
     wanted: str | None,
-    hardware: "Callable[[], Hardware] | None" = None,
+    hardware: "Hardware | None" = None,
 ) -> "Variant":
     """The variant ``wanted``; without that the best that fits here, or else the usual one.
 
@@ -82,13 +82,13 @@ def pick(
     from innkeeper.hub.source import HubSource
     from innkeeper.hub.variants import choose_variant, variants
     from innkeeper.planner.fit import choose
-    from innkeeper.planner.hardware import probe
     from innkeeper.planner.plan import Wishes
 
     offered = [variant for variant in variants(listing) if variant.is_safe]
     if wanted is not None or len(offered) < 2:
         return choose_variant(listing, wanted)
-    rows = RepoFit(HubSource(hub, listing), offered, (hardware or probe)(), Wishes()).rows()
+    here = hardware or machine(settings)
+    rows = RepoFit(HubSource(hub, listing), offered, here, Wishes()).rows()
     best, _ = choose([row.fit for row in rows if row.fit is not None])
     if best is None:
         return choose_variant(listing, None)
@@ -106,24 +106,38 @@ def download(settings: "Settings", hub: "Hub", variant: "Variant") -> "Path":
         return Download(hub, variant, settings.home / "models", on_progress=screen.show).run()
 
 
-def obtain(
-    settings: "Settings", wanted: str | None, hardware: "Callable[[], Hardware] | None" = None
-) -> "Path":
+def machine(settings: "Settings") -> "Hardware":
+    """This computer, with the speed of its memory, which is measured once."""
+    from innkeeper.planner.bandwidth import with_bandwidth
+    from innkeeper.planner.hardware import probe
+
+    assert settings.home is not None
+    return with_bandwidth(probe(), settings.home / "cache" / "bandwidth.json")
+
+
+def looks_like_repo(text: str) -> bool:
+    """Whether ``text`` may name a repository of the hub."""
+    from innkeeper.hub.address import looks_remote
+
+    return looks_remote(text)
+
+
+def obtain(settings: "Settings", wanted: str | None, hardware: "Hardware | None" = None) -> "Path":
     """Where the model ``wanted`` is, downloaded if it is a repository's and not here yet.
 
     None means the newest of the home's models; without any, the best of the catalogue that fits,
     after one question (none with ``--yes``). Raises: NotFoundError and its like if it is nowhere,
-    InvalidRequestError if it may be several or nobody can be asked, HubError.
+    InvalidRequestError if it may be several or nobody can be asked, UnsupportedModelError before
+    anything is downloaded that cannot be loaded, HubError.
     """
     from innkeeper.hub.address import looks_remote, parse_address
     from innkeeper.hub.listing import list_repo
     from innkeeper.library import resolve
-    from innkeeper.planner.hardware import probe
 
     library = open_library(settings)
     if wanted is None:
         newest = library.newest()
-        return newest if newest is not None else _obtain_best(settings, (hardware or probe)())
+        return newest if newest is not None else _obtain_best(settings, hardware)
     try:
         return resolve(wanted, library)
     except NotFoundError:
@@ -132,10 +146,17 @@ def obtain(
     address = parse_address(wanted)
     hub = open_hub(settings)
     listing = list_repo(hub, address.repo_id)
-    return download(settings, hub, pick(hub, listing, address.wanted, hardware))
+    variant = pick(settings, hub, listing, address.wanted, hardware)
+    if variant.kind != "gguf":
+        name = address.repo_id.partition("/")[2]
+        raise UnsupportedModelError(
+            f"{address.repo_id} has safetensors only, which cannot be loaded yet",
+            hint=f"look for {name} as GGUF; innkeeper pull downloads it all the same",
+        )
+    return download(settings, hub, variant)
 
 
-def _obtain_best(settings: "Settings", hardware: "Hardware") -> "Path":
+def _obtain_best(settings: "Settings", hardware: "Hardware | None") -> "Path":
     from innkeeper.cli.fit import choose_from_catalogue
     from innkeeper.hub.listing import list_repo
     from innkeeper.hub.variants import choose_variant
@@ -146,7 +167,7 @@ def _obtain_best(settings: "Settings", hardware: "Hardware") -> "Path":
             "there is no model here, and nobody can be asked which to download",
             hint="name one, or say --yes for the best that fits",
         )
-    best, others = choose_from_catalogue(settings, hardware, Wishes())
+    best, others = choose_from_catalogue(settings, hardware or machine(settings), Wishes())
     hub = open_hub(settings)
     variant = choose_variant(list_repo(hub, best.entry.repo), best.quant)
     size = format_bytes(variant.size_bytes)

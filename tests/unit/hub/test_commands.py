@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from huggingface_hub import constants
 
+from innkeeper import demo
 from innkeeper.cli.main import main
 from innkeeper.cli.pull import obtain
 from innkeeper.config import load_settings
@@ -25,7 +26,8 @@ SHAPE = {"num_layers": 2, "width": 512, "ffn_width": 1024, "num_heads": 8, "num_
 
 @pytest.fixture(autouse=True)
 def endpoint(server: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What ``HF_ENDPOINT`` does when the library is imported."""
+    """What ``HF_ENDPOINT`` does when the library is imported; and a memory of known speed."""
+    monkeypatch.setattr("innkeeper.planner.bandwidth.measure_bandwidth", lambda _: 40e9)
     monkeypatch.setattr(constants, "ENDPOINT", server.url)
     template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
@@ -257,6 +259,75 @@ def test_nothing_is_downloaded_that_nobody_agreed_to(
         obtain(load_settings({}, home), None)
     assert not (home / "models").exists()
     assert server.log == []
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """What ``up`` would have served."""
+    paths: list[Path] = []
+    monkeypatch.setattr("innkeeper.app.serve.run", lambda _s, _h, path, _screen: paths.append(path))
+    monkeypatch.setattr("innkeeper.app.logs.start_logging", lambda *_: None)
+    return paths
+
+
+def test_up_downloads_a_repositorys_model_once_and_serves_it(
+    stocked: LocalHub, run: Any, home: Path, served: list[Path]
+) -> None:
+    assert run("org/m:Q8_0").code == 0
+    sent = stocked.sent()
+    assert run("up", "org/m:Q8_0", "--offline").code == 0
+    assert served == [home / "models" / "org" / "m" / "m-Q8_0.gguf"] * 2
+    assert stocked.sent() == sent
+
+
+def test_up_without_a_model_serves_the_newest_of_the_home(
+    stocked: LocalHub, run: Any, home: Path, served: list[Path]
+) -> None:
+    path = made.gguf(home / "models" / "mine.gguf")
+    assert run("up", "--yes").code == 0
+    assert served == [path] and stocked.log == []
+
+
+def test_up_in_an_empty_home_gets_the_best_that_fits_if_that_is_wished(
+    server: LocalHub, run: Any, home: Path, tmp_path: Path, served: list[Path]
+) -> None:
+    entry = catalogue()[1][0]
+    path = write_llama(tmp_path / "m-Q8_0.gguf", "Q8_0", **SHAPE)
+    server.add(entry.repo, {path.name: HubFile(path)})
+    assert run("up", "--yes").code == 0
+    assert served == [home / "models" / entry.repo / path.name]
+
+
+@pytest.mark.parametrize("arguments", [("--yes", "--offline"), (), ("--demo",)])
+def test_up_in_an_empty_home_serves_the_built_in_model_where_nothing_may_be_sent(
+    server: LocalHub, run: Any, served: list[Path], arguments: tuple[str, ...]
+) -> None:
+    assert run("up", *arguments).code == 0
+    assert served == [demo.MODEL] and server.log == []
+
+
+def test_up_serves_the_built_in_model_if_the_hub_cannot_be_reached(
+    server: LocalHub, run: Any, served: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    found = run("up", "--yes")
+    assert served == [demo.MODEL] and "cannot be reached" in found.err
+
+
+def test_up_refuses_what_cannot_be_loaded_before_the_download(
+    server: LocalHub, run: Any, tmp_path: Path, served: list[Path]
+) -> None:
+    folder = made.hf(tmp_path / "st")
+    server.add("org/st", {path.name: path.read_bytes() for path in folder.iterdir()})
+    found = run("up", "org/st")
+    assert found.code == 2 and "as GGUF" in found.err
+    assert server.gets() == [] and served == []
+
+
+def test_up_of_a_name_that_is_nowhere_is_bad_input(server: LocalHub, run: Any) -> None:
+    assert "no repository none/none" in run("up", "none/none").err
+    missing = run("up", "none.gguf")
+    assert missing.code == 2 and "there is no file none.gguf" in missing.err
 
 
 def test_an_interrupted_pull_says_how_to_go_on(
