@@ -10,7 +10,7 @@ What restricts the reply's form is in ``constraints``. A dialect with names of i
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from innkeeper.api import constraints, values
@@ -244,12 +244,17 @@ def not_applied(
     ]
     names = {name for field in (*table, *NOT_APPLIED) for name in field.names}
     expected = names | _HARMLESS | constraints.NAMES | set(known)
-    unknown = [name for name in body if name not in expected]
-    if unknown:
-        listed = ", ".join(values.shown(name) for name in unknown[:10])
-        more = f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""
-        warnings.append(f"unknown fields ignored: {listed}{more}")
-    return tuple(warnings)
+    return (*warnings, *unknown(body, expected))
+
+
+def unknown(body: Mapping[str, Any], expected: Container[str]) -> list[str]:
+    """One warning for all fields of ``body`` that nobody knows; none if there are none."""
+    names = [name for name in body if name not in expected]
+    if not names:
+        return []
+    listed = ", ".join(values.shown(name) for name in names[:10])
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return [f"unknown fields ignored: {listed}{more}"]
 
 
 def sampling(found: Mapping[str, Any]) -> tuple[SamplingParams, tuple[str, ...]]:

@@ -53,6 +53,12 @@ _LOAD_OPTIONS: dict[str, tuple[Any, ...]] = {
     "numa": (),
 }
 _OFF: dict[str, tuple[Any, ...]] = {"template": (), "context": ([],), "tools": ([],), "shift": ()}
+_KNOWN = frozenset(
+    (
+        "model name prompt suffix system template context stream raw format keep_alive images"
+        " options think truncate shift logprobs top_logprobs messages tools"
+    ).split()
+)
 _THINK_LEVELS = ("low", "medium", "high", "max")
 _DURATION = re.compile(r"(-?)((?:\d+(?:\.\d+)?(?:ns|us|µs|ms|s|m|h))+|0)")
 
@@ -88,6 +94,7 @@ def parse(body: Mapping[str, Any], *, is_chat: bool) -> Call:
             *requests.ignored(options, _LOAD_OPTIONS),
             *requests.ignored(body, _OFF),
             *_lifetime(keep_alive),
+            *fields.unknown(body, _KNOWN),
         ],
         constraint=_format(body.get("format")),
         logprobs=_logprobs(body),

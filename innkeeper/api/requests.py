@@ -53,9 +53,10 @@ def build(
 
 def ignored(body: Mapping[str, Any], off: Mapping[str, tuple[Any, ...]]) -> list[str]:
     """Warnings for fields of a dialect that this server does not have. off: name to the values
-    that ask for nothing; null, false, 0 and what is empty never do."""
+    that ask for nothing; null, 0 and what is empty never do, nor does false where true does not."""
     return [
         f"not applied: {name} = {shown(body[name])}"
         for name, values in off.items()
-        if body.get(name) and body[name] not in values
+        if (body.get(name) or (body.get(name) is False and True in values))
+        and body[name] not in values
     ]
