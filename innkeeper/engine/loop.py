@@ -13,7 +13,7 @@ from collections.abc import Callable
 import msgspec
 import numpy as np
 
-from innkeeper.core import EngineStats, FinishReason, TokenLogprob
+from innkeeper.core import EngineStats, FinishReason
 from innkeeper.core.frames import (
     Cancel,
     Delta,
@@ -25,6 +25,7 @@ from innkeeper.core.frames import (
 )
 from innkeeper.engine.admission import Admission, Prepared
 from innkeeper.engine.kv_cache import KVCache
+from innkeeper.engine.logprobs import largest, log_softmax, token_logprob
 from innkeeper.engine.reply import Released
 from innkeeper.engine.runner import Logits, Runner
 from innkeeper.engine.scheduler import Batch, Scheduler, SliceSizer
@@ -241,7 +242,7 @@ class Engine:
             self._end_refresh(sequence)
             return
         wanted = sequence.request.logprobs
-        logprobs = None if wanted is None else _log_softmax(logits)
+        logprobs = None if wanted is None else log_softmax(logits)
         try:
             if sequence.probe is not None:
                 self._answer(sequence, sequence.probe, logits)
@@ -299,24 +300,11 @@ class Engine:
             self._scheduler.restart(sequence)
 
     def _push(self, sequence: Sequence, token_id: int, logprobs: Logits | None) -> Released:
-        request, entry = sequence.request, None
+        request, entry, tokenizer = sequence.request, None, self.runner.tokenizer
         if logprobs is not None and request.logprobs is not None:
-            entry = self._logprob_entry(token_id, logprobs, request.logprobs)
-        tokenizer = self.runner.tokenizer
+            entry = token_logprob(token_id, logprobs, request.logprobs, tokenizer)
         piece = tokenizer.piece(token_id, special=not request.skip_special_tokens)
         return sequence.reply.push(piece, entry)
-
-    def _logprob_entry(self, token_id: int, logprobs: Logits, count: int) -> TokenLogprob:
-        def piece(token: int) -> bytes:
-            return self.runner.tokenizer.piece(token, special=True)
-
-        top = _largest(logprobs, count)
-        return TokenLogprob(
-            token_id,
-            piece(token_id),
-            float(logprobs[token_id]),
-            tuple((int(t), piece(int(t)), float(logprobs[t])) for t in top),
-        )
 
     # --- frames out ------------------------------------------------------------------------------
 
@@ -336,8 +324,8 @@ class Engine:
         if probe.use_samplers:
             ids, probabilities = sequence.sampler.distribution(logits)
         else:
-            probabilities = np.exp(_log_softmax(logits))
-            ids = np.asarray(_largest(probabilities, probe.top), np.int32)
+            probabilities = np.exp(log_softmax(logits))
+            ids = np.asarray(largest(probabilities, probe.top), np.int32)
             probabilities = probabilities[ids]
         tokenizer = self.runner.tokenizer
         best = zip(ids[: probe.top].tolist(), probabilities[: probe.top].tolist(), strict=True)
@@ -388,18 +376,3 @@ class Engine:
         if self._frames:
             frames, self._frames = self._frames, []
             self._emit(frames)
-
-
-def _log_softmax(logits: Logits) -> Logits:
-    shifted = logits - logits.max()
-    result: Logits = shifted - np.log(np.exp(shifted, dtype=np.float64).sum()).astype(np.float32)
-    return result
-
-
-def _largest(values: Logits, count: int) -> list[int]:
-    """Indices of the ``count`` largest values, best first."""
-    count = min(count, values.size)
-    if count == 0:
-        return []
-    found = np.argpartition(values, -count)[-count:]
-    return [int(i) for i in found[np.argsort(-values[found], kind="stable")]]
