@@ -22,6 +22,18 @@ from tests.unit.api.gateway import Gateway
 
 PATH = "/v1/completions"
 LONG: dict[str, Any] = {"prompt": "hi", "max_tokens": 2000}
+ANY: dict[str, Any] = {
+    **LONG,
+    "model": "fake",
+    "messages": [{"role": "user", "content": "hi"}],
+    "max_length": 2000,
+    "n_predict": 2000,
+    "options": {"num_predict": 2000},
+}
+"""A body that each dialect understands."""
+PATHS = (
+    "/v1/completions /v1/chat/completions /completion /api/generate /api/chat /v1/messages"
+).split()
 QUICK = LinkLimits(ping_seconds=0.02, step_seconds=1)
 """Engines tell their state every 20 ms."""
 SCOPE: dict[str, Any] = {"type": "http"}
@@ -57,9 +69,9 @@ def num_running(gateway: Gateway) -> int:
     return gateway.run(ask())
 
 
-@pytest.mark.parametrize("path", [PATH, "/v1/chat/completions"])
+@pytest.mark.parametrize("path", [*PATHS, "/api/extra/generate/stream"])
 def test_streaming_client_that_leaves_frees_its_slot(slow: Gateway, path: str) -> None:
-    body = {**LONG, "messages": [{"role": "user", "content": "hi"}], "stream": True}
+    body = {**ANY, "stream": True}
     with slow.client() as client:
         with client.stream("POST", path, json=body) as response:
             lines = response.iter_lines()
@@ -68,9 +80,9 @@ def test_streaming_client_that_leaves_frees_its_slot(slow: Gateway, path: str) -
         assert wait_for(lambda: num_running(slow) == 0) < 1
 
 
-@pytest.mark.parametrize("path", [PATH, "/v1/chat/completions"])
+@pytest.mark.parametrize("path", [*PATHS, "/api/v1/generate"])
 def test_waiting_client_that_leaves_frees_its_slot(slow: Gateway, path: str) -> None:
-    body = {**LONG, "messages": [{"role": "user", "content": "hi"}]}
+    body = {**ANY, "stream": False}
     with httpx.Client(base_url=slow.url, timeout=0.3, trust_env=False) as client:
         with pytest.raises(httpx.ReadTimeout):
             client.post(path, json=body)
@@ -83,6 +95,29 @@ def test_probing_client_that_leaves_frees_its_slot(tmp_path: Path) -> None:
             with pytest.raises(httpx.ReadTimeout):
                 client.post("/v1/internal/logits", json={"prompt": "x" * 1900})
         assert wait_for(lambda: num_running(gateway) == 0) < 1.5
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/api/extra/generate/stream", '"finish_reason":"error","detail":{"msg":'),
+        ("/api/generate", '{"error":"'),
+        ("/api/chat", '{"error":"'),
+        ("/completion", 'data: {"error":{"code":503,'),
+        ("/v1/messages", 'data: {"type":"error","error":{"type":"overloaded_error"'),
+    ],
+)
+def test_death_in_mid_stream_ends_it_in_the_dialects_words(
+    tmp_path: Path, path: str, expected: str
+) -> None:
+    with Gateway(tmp_path, tokens_per_second="200") as gateway, gateway.client() as client:
+        with client.stream("POST", path, json={**ANY, "stream": True}) as response:
+            lines = response.iter_lines()
+            assert next(lines)
+            gateway.kill_engine(signal.SIGKILL)
+            *_, last = (line for line in lines if line)
+        assert expected in last
+        assert "SIGKILL" in last
 
 
 def chunks(response: httpx.Response) -> Iterator[dict[str, Any]]:
