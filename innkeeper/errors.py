@@ -18,6 +18,7 @@
     │   ├── EngineLoadError        while loading a model
     │   ├── EngineCrashedError     its process ended
     │   └── EngineHungError        its process stopped answering
+    ├── HubError                   in ``hub.errors``: finding and downloading models
     ├── SettingsError              a setting has a bad value
     └── StartError                 the server cannot start (port, home)
 
