@@ -13,7 +13,7 @@ from fastapi import APIRouter, Request
 from msgspec import Struct
 from starlette.responses import Response
 
-from innkeeper.api import chat, constraints, fields, requests, values
+from innkeeper.api import chat, constraints, fields, requests, schema, values
 from innkeeper.api.openai import json_response
 from innkeeper.api.replies import collect, json_bytes
 from innkeeper.api.stream import EventStream, read_json, unless_client_leaves
@@ -37,6 +37,19 @@ _TABLE = tuple(
     field._replace(names=(*field.names, "stop_sequences")) if field.target == "stop" else field
     for field in fields.FIELDS
 )
+_BODY = schema.body(
+    {
+        "messages": schema.plain("array", "objects with role and content"),
+        "max_tokens": schema.plain("integer", "most tokens of the reply"),
+        "system": {"description": "text, or a list of text blocks"},
+        "stop_sequences": schema.plain("array", "texts that end the reply"),
+        "stream": schema.plain("boolean", "answer with server-sent events"),
+        "thinking": schema.plain("object", "type: enabled, adaptive or disabled"),
+        "output_config": schema.plain("object", "format: a JSON schema; effort"),
+        **schema.SAMPLING,
+    },
+    ("messages", "max_tokens"),
+)
 _BLOCKS = "text tool_use tool_result thinking redacted_thinking".split()
 
 
@@ -52,7 +65,7 @@ def router(generate: Generate) -> APIRouter:
     """``/v1/messages`` and ``/v1/messages/count_tokens``."""
     routes = APIRouter(tags=["Anthropic"])
 
-    @routes.post("/v1/messages", summary="Answer a chat")
+    @routes.post("/v1/messages", summary="Answer a chat", openapi_extra=_BODY)
     async def create(request: Request) -> Response:
         call = parse(await read_json(request))
         if call.stream:

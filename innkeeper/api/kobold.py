@@ -89,7 +89,12 @@ def _add_united(
         await models.start_load(name.removeprefix("koboldcpp/")).wait()
         return json_response({})
 
-    @routes.post(f"{prefix}/generate", summary="Continue a text", include_in_schema=shown)
+    @routes.post(
+        f"{prefix}/generate",
+        summary="Continue a text",
+        include_in_schema=shown,
+        openapi_extra=kobold_fields.BODY,
+    )
     async def complete(request: Request) -> Response:
         call = kobold_fields.parse(await read_json(request))
         return json_response(
@@ -125,7 +130,11 @@ def _add_united(
 
 
 def _add_generation(routes: APIRouter, generate: Generate, jobs: Jobs) -> None:
-    @routes.post("/api/extra/generate/stream", summary="Continue a text, as events")
+    @routes.post(
+        "/api/extra/generate/stream",
+        summary="Continue a text, as events",
+        openapi_extra=kobold_fields.BODY,
+    )
     async def stream(request: Request) -> Response:
         call = kobold_fields.parse(await read_json(request))
         return EventStream(_pieces(call, generate, jobs), last=_broken)

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from innkeeper.api import fields, requests, values
+from innkeeper.api import fields, requests, schema, values
 from innkeeper.core import GenerateRequest, SamplingParams
 from innkeeper.core.request import WHOLE_CONTEXT
 from innkeeper.errors import InvalidRequestError
@@ -59,6 +59,21 @@ TABLE = fields.renamed(
         "kv_reuse": "",
         "n": "",
     }
+)
+
+BODY = schema.body(
+    {
+        "prompt": schema.plain("string", "the text to continue"),
+        "memory": schema.plain("string", "stands before it, and is never cut"),
+        "genkey": schema.plain("string", "a name for check and abort"),
+        "trim_stop": schema.plain("boolean", "false = the stop text belongs to the reply"),
+        "singleline": schema.plain("boolean", "the reply ends with the line"),
+        "render_special": schema.plain("boolean", "special tokens show as text"),
+        "logprobs": schema.plain("boolean", "report log probabilities"),
+        "grammar": schema.plain("string", "GBNF, Lark, or a JSON schema as text"),
+        **schema.properties(TABLE),
+    },
+    ("prompt",),
 )
 
 _DEFAULTS: dict[str, Any] = {

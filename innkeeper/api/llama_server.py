@@ -14,6 +14,9 @@ from innkeeper.errors import NoModelError
 from innkeeper.prompt import CHATML
 from innkeeper.serving import Models
 
+_CHATML = "{#- <|im_start|>user -#}" + CHATML
+"""SillyTavern tells ChatML by this text, which only a comment of a general template can hold."""
+
 
 def router(models: Models) -> APIRouter:
     """``/health``, ``/props``, ``/slots`` and ``/metrics``."""
@@ -69,7 +72,7 @@ def _props(facts: ModelFacts) -> dict[str, Any]:
     defaults = msgspec.structs.asdict(SamplingParams())
     params = {name: value for name, value in defaults.items() if isinstance(value, int | float)}
     return {
-        "chat_template": facts.chat_template or CHATML,
+        "chat_template": facts.chat_template or _CHATML,
         "default_generation_settings": {"n_ctx": facts.num_ctx, "params": params},
         "total_slots": facts.max_sequences,
         "model_path": facts.name,

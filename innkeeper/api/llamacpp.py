@@ -105,7 +105,9 @@ def router(generate: Generate) -> APIRouter:
             return EventStream(_pieces(call, generate), last=event)
         return json_response(await unless_client_leaves(request.receive, _answer(call, generate)))
 
-    @routes.post("/apply-template", summary="A chat as the model sees it")
+    @routes.post(
+        "/apply-template", summary="A chat as the model sees it", openapi_extra=schema.CHAT_BODY
+    )
     async def apply_template(request: Request) -> Response:
         call = chat.parse(await read_json(request))
         return json_response({"prompt": await generate.render(call.request)})

@@ -14,7 +14,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from innkeeper.api.chat import ChatLogprob, content_logprobs
 from innkeeper.api.errors import NotSupportedError
-from innkeeper.api.ollama_fields import Call, model_name, parse
+from innkeeper.api.ollama_fields import CHAT_BODY, TEXT_BODY, Call, model_name, parse
 from innkeeper.api.openai import json_response
 from innkeeper.api.replies import collect, finish_reason, json_bytes
 from innkeeper.api.stream import EventStream, read_json, unless_client_leaves
@@ -74,11 +74,11 @@ def router(generate: Generate, models: Models) -> APIRouter:
 
 
 def _add_generation(routes: APIRouter, generate: Generate, models: Models) -> None:
-    @routes.post("/api/generate", summary="Continue a text")
+    @routes.post("/api/generate", summary="Continue a text", openapi_extra=TEXT_BODY)
     async def complete(request: Request) -> Response:
         return await _reply(request, generate, models, is_chat=False)
 
-    @routes.post("/api/chat", summary="Answer a chat")
+    @routes.post("/api/chat", summary="Answer a chat", openapi_extra=CHAT_BODY)
     async def complete_chat(request: Request) -> Response:
         return await _reply(request, generate, models, is_chat=True)
 

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from innkeeper.api import chat, constraints, fields, requests, values
+from innkeeper.api import chat, constraints, fields, requests, schema, values
 from innkeeper.api.errors import NotSupportedError
 from innkeeper.core import Constraint, GenerateRequest, Message, SamplingParams
 from innkeeper.core.request import WHOLE_CONTEXT
@@ -41,6 +41,34 @@ _OPTIONS = fields.renamed(
         "kv_reuse": "",
     }
 )
+_OPTIONS_SCHEMA = {"type": "object", "properties": schema.properties(_OPTIONS)}
+_BODY = {
+    "model": schema.plain("string", "a name of the list; loaded if it is not"),
+    "stream": schema.plain("boolean", "true unless false: one JSON object a line"),
+    "format": {"description": '"json" or a JSON schema'},
+    "options": {
+        **_OPTIONS_SCHEMA,
+        "description": "; ".join(f"{field.names[0]}: {field.about}" for field in _OPTIONS),
+    },
+    "think": {"description": "true, false, low, medium, high or max, for the chat template"},
+    "truncate": schema.plain("boolean", "false = too long a prompt is an error"),
+    "keep_alive": {"description": "0 with no prompt unloads the model"},
+    "logprobs": schema.plain("boolean", "report log probabilities"),
+    "top_logprobs": schema.plain("integer", "and this many alternatives per token"),
+}
+TEXT_BODY = schema.body(
+    {
+        "prompt": schema.plain("string", "the text; empty = only load the model"),
+        "raw": schema.plain("boolean", "no chat template"),
+        "system": schema.plain("string", "the system message"),
+        **_BODY,
+    },
+    ("model",),
+)
+CHAT_BODY = schema.body(
+    {"messages": schema.plain("array", "objects with role and content"), **_BODY}, ("model",)
+)
+
 _LOAD_OPTIONS: dict[str, tuple[Any, ...]] = {
     "num_keep": (),
     "num_batch": (),

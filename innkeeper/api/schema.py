@@ -9,18 +9,20 @@ Schema = dict[str, Any]
 
 
 def _property(field: Field, name: str) -> Schema:
-    about = field.about if name == field.target else f"alias of {field.target}"
+    about = field.about if name == field.names[0] else f"alias of {field.names[0]}"
     return {"type": field.kind, "description": about}
 
 
-def _properties(fields: tuple[Field, ...], suffix: str = "") -> Schema:
+def properties(fields: tuple[Field, ...], suffix: str = "") -> Schema:
+    """Properties for every name in a table."""
     found = {name: _property(field, name) for field in fields for name in field.names}
     for each in found.values():
         each["description"] += suffix
     return found
 
 
-def _plain(kind: str, about: str) -> Schema:
+def plain(kind: str, about: str) -> Schema:
+    """One property."""
     return {"type": kind, "description": about}
 
 
@@ -43,15 +45,15 @@ def body(properties: Schema, required: tuple[str, ...] = ()) -> Schema:
 
 
 SAMPLING = {
-    **_properties(FIELDS),
-    **_properties(NOT_APPLIED, " (not supported yet: reported in warnings)"),
-    **{name: _plain(form.kind, form.about) for form in FORMS for name in form.names},
+    **properties(FIELDS),
+    **properties(NOT_APPLIED, " (not supported yet: reported in warnings)"),
+    **{name: plain(form.kind, form.about) for form in FORMS for name in form.names},
 }
 
 _STREAMING = {
-    "stream": _plain("boolean", "answer with server-sent events"),
-    "stream_options": _plain("object", "include_usage: usage in a last event"),
-    "model": _plain("string", "ignored: the loaded model answers"),
+    "stream": plain("boolean", "answer with server-sent events"),
+    "stream_options": plain("object", "include_usage: usage in a last event"),
+    "model": plain("string", "ignored: the loaded model answers"),
 }
 
 PROMPT = {"description": "text, token ids, or a list of either"}
@@ -60,9 +62,9 @@ COMPLETION_BODY = body(
     {
         "prompt": PROMPT,
         **_STREAMING,
-        "echo": _plain("boolean", "begin the reply with the prompt"),
-        "logprobs": _plain("integer", "report this many alternatives per token"),
-        "n_probs": _plain("integer", "alias of logprobs, 0 = none"),
+        "echo": plain("boolean", "begin the reply with the prompt"),
+        "logprobs": plain("integer", "report this many alternatives per token"),
+        "n_probs": plain("integer", "alias of logprobs, 0 = none"),
         **SAMPLING,
     },
     ("prompt",),
@@ -70,15 +72,15 @@ COMPLETION_BODY = body(
 
 CHAT_BODY = body(
     {
-        "messages": _plain("array", "objects with role and content"),
+        "messages": plain("array", "objects with role and content"),
         **_STREAMING,
-        "logprobs": _plain("boolean", "report log probabilities"),
-        "top_logprobs": _plain("integer", "and this many alternatives per token"),
-        "continue_": _plain("boolean", "go on with the last message, the assistant's"),
-        "chat_template_kwargs": _plain("object", "variables for the chat template"),
-        "enable_thinking": _plain("boolean", "variable for the chat template"),
-        "reasoning_effort": _plain("string", "variable for the chat template"),
-        "preserve_thinking": _plain("boolean", "variable for the chat template"),
+        "logprobs": plain("boolean", "report log probabilities"),
+        "top_logprobs": plain("integer", "and this many alternatives per token"),
+        "continue_": plain("boolean", "go on with the last message, the assistant's"),
+        "chat_template_kwargs": plain("object", "variables for the chat template"),
+        "enable_thinking": plain("boolean", "variable for the chat template"),
+        "reasoning_effort": plain("string", "variable for the chat template"),
+        "preserve_thinking": plain("boolean", "variable for the chat template"),
         **SAMPLING,
     },
     ("messages",),

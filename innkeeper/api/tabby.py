@@ -10,7 +10,7 @@ import msgspec
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from innkeeper.api import chat, values
+from innkeeper.api import chat, schema, values
 from innkeeper.api.errors import NotSupportedError
 from innkeeper.api.oobabooga import overrides
 from innkeeper.api.openai import json_response
@@ -53,7 +53,19 @@ def _add_models(routes: APIRouter, models: Models) -> None:
         cards = [_card(name, facts if facts and facts.name == name else None) for name in found]
         return json_response({"object": "list", "data": cards})
 
-    @routes.post("/model/load", summary="Load a model of the list; progress as events")
+    @routes.post(
+        "/model/load",
+        summary="Load a model of the list; progress as events",
+        openapi_extra=schema.body(
+            {
+                "model_name": schema.plain("string", "a name of the list"),
+                "max_seq_len": schema.plain("integer", "context size"),
+                "max_batch_size": schema.plain("integer", "replies at the same time"),
+                "cache_mode": schema.plain("string", "number type of the cache"),
+            },
+            ("model_name",),
+        ),
+    )
     async def load(request: Request) -> Response:
         body = await read_json(request)
         name = values.text(1000)("model_name", body.get("model_name") or body.get("name"))
@@ -67,7 +79,11 @@ def _add_models(routes: APIRouter, models: Models) -> None:
 
 
 def _add_tokens(routes: APIRouter, generate: Generate) -> None:
-    @routes.post("/token/encode", summary="Token ids of a text or a chat")
+    @routes.post(
+        "/token/encode",
+        summary="Token ids of a text or a chat",
+        openapi_extra=schema.body({"text": {"description": "text, or messages"}}, ("text",)),
+    )
     async def encode(request: Request) -> Response:
         body = await read_json(request)
         text = body.get("text")
@@ -82,7 +98,11 @@ def _add_tokens(routes: APIRouter, generate: Generate) -> None:
         )
         return json_response({"tokens": tokens, "length": len(tokens)})
 
-    @routes.post("/token/decode", summary="Text of token ids")
+    @routes.post(
+        "/token/decode",
+        summary="Text of token ids",
+        openapi_extra=schema.body({"tokens": {"type": "array"}}, ("tokens",)),
+    )
     async def decode(request: Request) -> Response:
         tokens = values.token_ids("tokens", (await read_json(request)).get("tokens"))
         return json_response({"text": await generate.detokenize(tokens)})

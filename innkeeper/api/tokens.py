@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from innkeeper import __version__
-from innkeeper.api import chat, values
+from innkeeper.api import chat, schema, values
 from innkeeper.api.openai import json_response
 from innkeeper.api.stream import read_json
 from innkeeper.core import GenerateRequest
@@ -25,7 +25,18 @@ def router(generate: Generate) -> APIRouter:
     """``/tokenize``, ``/detokenize``, their names under ``/v1``, and ``/version``."""
     routes = APIRouter(tags=["llama-server and vLLM"])
 
-    @routes.post("/tokenize", summary="Token ids of a text or a chat")
+    @routes.post(
+        "/tokenize",
+        summary="Token ids of a text or a chat",
+        openapi_extra=schema.body(
+            {
+                "content": {"description": "text, for llama-server's clients"},
+                "prompt": schema.plain("string", "text, for vLLM's and KoboldCpp's"),
+                "messages": schema.plain("array", "a chat"),
+                "add_special": schema.plain("boolean", "with BOS; or add_special_tokens"),
+            }
+        ),
+    )
     @routes.post("/v1/tokenize", include_in_schema=False)
     async def tokenize(request: Request) -> Response:
         body = await read_json(request)
@@ -33,7 +44,11 @@ def router(generate: Generate) -> APIRouter:
             return json_response(await _llama(body, generate))
         return json_response(await _vllm(body, generate))
 
-    @routes.post("/detokenize", summary="Text of token ids")
+    @routes.post(
+        "/detokenize",
+        summary="Text of token ids",
+        openapi_extra=schema.body({"tokens": {"type": "array"}}, ("tokens",)),
+    )
     @routes.post("/v1/detokenize", include_in_schema=False)
     async def detokenize(request: Request) -> Response:
         tokens = values.token_ids("tokens", (await read_json(request)).get("tokens"))

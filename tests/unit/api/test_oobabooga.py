@@ -53,7 +53,8 @@ def test_logits_are_a_flat_object(client: httpx.Client) -> None:
 
 def test_props_has_template_and_context(client: httpx.Client) -> None:
     props = client.get("/props").json()
-    assert isinstance(props["chat_template"], str)
+    marks = ("<|im_start|>user", "<|im_start|>assistant", "<|im_end|>")
+    assert all(mark in props["chat_template"] for mark in marks), "SillyTavern tells ChatML so"
     assert props["default_generation_settings"]["n_ctx"] == 2048
 
 
@@ -201,5 +202,10 @@ def test_openapi_document_lists_every_route(client: httpx.Client) -> None:
     assert {"/v1/completions", "/v1/chat/completions", "/v1/models", "/health", "/props"} <= set(
         paths
     )
+    assert {"/api/v1/generate", "/api/chat", "/completion", "/v1/messages", "/v1/model"} <= set(
+        paths
+    )
+    kobold = paths["/api/v1/generate"]["post"]["requestBody"]["content"]["application/json"]
+    assert {"prompt", "max_length", "genkey"} <= set(kobold["schema"]["properties"])
     body = paths["/v1/completions"]["post"]["requestBody"]["content"]["application/json"]
     assert {"prompt", "dry_multiplier", "rep_pen"} <= set(body["schema"]["properties"])
