@@ -256,15 +256,21 @@ def _tag(entry: ModelEntry, facts: ModelFacts | None) -> dict[str, Any]:
 
 def _details(facts: ModelFacts | None) -> dict[str, Any]:
     family = facts.architecture if facts else ""
-    billions = f"{facts.num_params / 1e9:.1f}B" if facts else ""
     return {
         "parent_model": "",
         "format": "gguf",
         "family": family,
         "families": [family] if family else [],
-        "parameter_size": billions,
+        "parameter_size": _rounded(facts.num_params) if facts else "",
         "quantization_level": facts.description.rpartition(" ")[2] if facts else "",
     }
+
+
+def _rounded(num_params: int) -> str:
+    for unit, size in (("B", 1e9), ("M", 1e6)):
+        if num_params >= size:
+            return f"{num_params / size:.1f}{unit}"
+    return f"{num_params / 1e3:.0f}K"
 
 
 def _loaded(entry: ModelEntry, facts: ModelFacts) -> dict[str, Any]:

@@ -74,6 +74,12 @@ async def _chat_tokens(request: GenerateRequest, generate: Generate) -> tuple[in
     return await generate.tokenize(text, add_special=add_bos)
 
 
+async def _piece(token: int, generate: Generate) -> str:
+    """The token's text as it stands inside a text: at its beginning a space may be dropped."""
+    alone = await generate.detokenize((token,))
+    return (await generate.detokenize((token, token)))[len(alone) :]
+
+
 async def _llama(body: Mapping[str, Any], generate: Generate) -> dict[str, Any]:
     content = body["content"]
     parts = content if isinstance(content, list) else [content]
@@ -90,7 +96,7 @@ async def _llama(body: Mapping[str, Any], generate: Generate) -> dict[str, Any]:
         )
     if not values.flag("with_pieces", body.get("with_pieces") or False):
         return {"tokens": tokens}
-    pieces = [await generate.detokenize((token,)) for token in tokens]
+    pieces = [await _piece(token, generate) for token in tokens]
     return {"tokens": [{"id": i, "piece": p} for i, p in zip(tokens, pieces, strict=True)]}
 
 
@@ -116,5 +122,5 @@ async def _vllm(body: Mapping[str, Any], generate: Generate) -> dict[str, Any]:
         "ids": tokens,
     }
     if values.flag("return_token_strs", body.get("return_token_strs") or False):
-        found["token_strs"] = [await generate.detokenize((token,)) for token in tokens]
+        found["token_strs"] = [await _piece(token, generate) for token in tokens]
     return found
