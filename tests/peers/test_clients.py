@@ -4,13 +4,12 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import anthropic
+import ollama
 import pytest
 
 from innkeeper.api import Access
 from tests.unit.api.gateway import Gateway
-
-anthropic = pytest.importorskip("anthropic", reason="Anthropic's client is not installed")
-ollama = pytest.importorskip("ollama", reason="Ollama's client is not installed")
 
 SCHEMA = {
     "type": "object",
