@@ -13,42 +13,15 @@ evaluates at a sequence's end only. So the chunks are parked on a scratch id, mo
 attached one after the other as the sequence grows up to them.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import NamedTuple
 
+from innkeeper.engine.bases import Base, Parked
 from innkeeper.engine.reuse import Chunk, Policy, ReusePlan, common_prefix, plan_reuse
 from innkeeper.engine.runner import Runner
 
 _MIN_GAIN = 16
 """An edit must save this many tokens over the best exact prefix, which spoils nothing."""
-
-
-class Parked(NamedTuple):
-    """Cached tokens that wait on the scratch id until the sequence has grown to ``target``."""
-
-    target: int
-    tokens: list[int]
-    cells: list[int]
-
-
-@dataclass
-class Base:
-    """What one sequence id holds: ``tokens[i]`` is in ``cells[i]``."""
-
-    tokens: list[int] = field(default_factory=list)
-    cells: list[int] = field(default_factory=list)
-    num_exact: int = 0
-    """The first tokens whose cache is what a fresh reading gives; the rest came over an edit."""
-    in_use: bool = False
-    last_used: int = 0
-    parked: list[Parked] = field(default_factory=list)
-    scratch_id: int = -1
-
-    def all_cells(self) -> Iterable[int]:
-        yield from self.cells
-        for parked in self.parked:
-            yield from parked.cells
 
 
 class Lease(NamedTuple):
@@ -145,7 +118,7 @@ class KVCache:
         """Tokens of the most recent idle base of which a part is approximate, if an exact copy
         can be made beside it without dropping anything."""
         idle = [base for base in self._bases if base.tokens and not base.in_use]
-        stale = [base for base in idle if base.num_exact < len(base.tokens)]
+        stale = [base for base in idle if base.num_exact < len(base.tokens) and not base.is_remnant]
         newest = max(stale, key=lambda base: base.last_used, default=None)
         if newest is None:
             return None
@@ -211,6 +184,8 @@ class KVCache:
     def release(self, sequence_id: int, *, keep: bool = True) -> None:
         """Ends the use of an id; its tokens stay as an idle base if ``keep``."""
         base = self._bases[sequence_id]
+        if keep:
+            self._close_up(sequence_id)
         self._unpark(base)
         base.in_use = False
         self._touch(base)
@@ -316,6 +291,23 @@ class KVCache:
             self._clear(other_id)
         return True
 
+    def _close_up(self, sequence_id: int) -> None:
+        """Joins parked chunks to the end of a sequence whose prompt was cut short, over the holes
+        that were not read. It is nobody's prompt, but the next one finds its chunks in it."""
+        base = self._bases[sequence_id]
+        base.is_remnant = bool(base.parked)
+        while base.parked:
+            start, tokens, cells = base.parked[0]
+            end = len(base.tokens)
+            if start != end:
+                if any(self._holders[cell] > 1 for cell in cells):
+                    return
+                self._runner.shift(base.scratch_id, start, start + len(tokens), end - start)
+            self._runner.copy(base.scratch_id, sequence_id, end, end + len(tokens))
+            base.tokens.extend(tokens)
+            base.cells.extend(cells)
+            del base.parked[0]
+
     def _unpark(self, base: Base) -> None:
         """Gives the scratch id back; chunks that were not attached are dropped."""
         if base.scratch_id < 0:
@@ -346,7 +338,7 @@ class KVCache:
 
     def _hand_out(self, sequence_id: int) -> Lease:
         base = self._bases[sequence_id]
-        base.in_use = True
+        base.in_use, base.is_remnant = True, False
         self._touch(base)
         return Lease(sequence_id, len(base.tokens), base.num_exact)
 

@@ -46,7 +46,7 @@ def test_every_operation_and_stop_work_with_a_model_of_real_size(
     with ServerProcess(home, str(model_1b), "--ctx", "8192") as server:
         ops = ("--stream", "both", "--ops", "send,regenerate,swipe,continue,impersonate")
         drive(harness, server, *ops, "--max-tokens", "40")
-        # the prompt is in the cache by now, so the reply has begun when it is stopped
-        stop = ("--stream", "both", "--ops", "stop", "--stop-after", "15000")
-        drive(harness, server, *stop, "--max-tokens", "2000")
+        # time to read what is new of the prompt, and a reply that takes longer
+        stop = ("--stream", "both", "--ops", "stop", "--stop-after", "40000")
+        drive(harness, server, *stop, "--max-tokens", "4000")
         assert server.stop() == 0

@@ -153,6 +153,25 @@ def test_refresh_makes_way_for_a_request_within_one_step(make_bench: MakeBench) 
     bench.engine.cache.check()
 
 
+def test_edit_that_is_cancelled_keeps_its_chunks_for_the_next_prompt(
+    make_bench: MakeBench,
+) -> None:
+    bench = make_bench(num_ctx=2048, num_pool=4096, options={"prefill_per_second": "1000"})
+    bench.submit(CARD + "".join(CHAT[:8]), max_tokens=1)
+    bench.run()
+    edited = CARD + "The lantern is lit, for it is late and dark. " * 6 + "".join(CHAT[:8])
+    cancelled = bench.submit(edited, kv_reuse="fast")
+    bench.engine.step()
+    bench.cancel(cancelled)
+    bench.run()
+    bench.engine.cache.check()
+    again = bench.submit(edited, max_tokens=1, kv_reuse="fast")
+    bench.run()
+    timings = bench.finished(again).timings
+    assert timings.cache_approx_n > 6 * len(CHAT[0])
+    bench.engine.cache.check()
+
+
 def test_edit_is_cancelled_without_a_trace(bench: Bench) -> None:
     bench.submit(CARD + "".join(CHAT[:5]), max_tokens=1)
     bench.run()

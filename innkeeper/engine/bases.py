@@ -1,0 +1,34 @@
+"""What one sequence id of the KV cache holds."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class Parked(NamedTuple):
+    """Cached tokens that wait on the scratch id until the sequence has grown to ``target``."""
+
+    target: int
+    tokens: list[int]
+    cells: list[int]
+
+
+@dataclass
+class Base:
+    """What one sequence id holds: ``tokens[i]`` is in ``cells[i]``."""
+
+    tokens: list[int] = field(default_factory=list)
+    cells: list[int] = field(default_factory=list)
+    num_exact: int = 0
+    """The first tokens whose cache is what a fresh reading gives; the rest came over an edit."""
+    in_use: bool = False
+    last_used: int = 0
+    parked: list[Parked] = field(default_factory=list)
+    scratch_id: int = -1
+    is_remnant: bool = False
+    """What a cancelled edit left: chunks without the text between them."""
+
+    def all_cells(self) -> Iterable[int]:
+        yield from self.cells
+        for parked in self.parked:
+            yield from parked.cells
