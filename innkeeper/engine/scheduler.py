@@ -1,4 +1,4 @@
-"""Which rows the next step evaluates: every decoding sequence, and one slice of one prompt."""
+"""Which rows the next step evaluates: every decoding sequence, and a slice of the prompts."""
 
 import time
 from collections import deque
@@ -43,6 +43,8 @@ class Batch:
     reads: list[tuple[Sequence, int]] = field(default_factory=list)
     """(sequence, number of its rows), in row order."""
     num_prefill: int = 0
+    readers: list[Sequence] = field(default_factory=list)
+    """Whose prompts those ``num_prefill`` rows are."""
 
     @property
     def sampled(self) -> list[Sequence]:
@@ -84,13 +86,13 @@ class Scheduler:
         return None
 
     def observe(self, batch: Batch, seconds: float) -> None:
-        """Learns from a step; the prompt that was read goes to the end of the line."""
+        """Learns from a step; the prompts that were read go to the end of the line."""
         if batch.num_prefill:
             self._sizer.observe(batch.num_prefill, seconds)
-            reader = batch.reads[-1][0]
-            if reader in self.running:
-                self.running.remove(reader)
-                self.running.append(reader)
+            for reader in batch.readers:
+                if reader in self.running:
+                    self.running.remove(reader)
+                    self.running.append(reader)
 
     def finish(self, sequence: Sequence, *, keep: bool = True) -> None:
         """Takes a sequence out, wherever it is; its cache stays for the next prompt if ``keep``."""
@@ -177,14 +179,15 @@ class Scheduler:
             if sequence.status is Status.DECODE:
                 sequence.draft = self._draft(sequence)
                 _add_rows(batch, sequence, 1 + len(sequence.draft))
+        room = min(self._sizer.num_tokens, self._max_rows - len(batch.rows))
         for sequence in self.running:
-            if sequence.status is Status.PREFILL:
-                room = self._max_rows - len(batch.rows)
+            if sequence.status is Status.PREFILL and room > 0:
                 stop = self._cache.next_stop(sequence.sequence_id) or len(sequence.tokens)
-                gap = stop - sequence.num_cached
-                batch.num_prefill = min(gap, self._sizer.num_tokens, room)
-                _add_rows(batch, sequence, batch.num_prefill)
-                break
+                count = min(stop - sequence.num_cached, room)
+                _add_rows(batch, sequence, count)
+                batch.readers.append(sequence)
+                batch.num_prefill += count
+                room -= count
         return batch
 
     def _preempt(self) -> None:

@@ -282,6 +282,13 @@ def test_short_prompt_is_not_starved_by_a_long_one(make_bench: MakeBench) -> Non
     assert bench.finished(short).reason == "length"
 
 
+def test_short_prompts_are_read_in_one_step(make_bench: MakeBench) -> None:
+    bench = make_bench(max_sequences=6)
+    ids = [bench.submit(f"{n}", max_tokens=1) for n in range(6)]
+    bench.engine.step()
+    assert [bench.finished(i).reason for i in ids] == ["length"] * 6
+
+
 def test_logprobs_come_with_every_token(bench: Bench) -> None:
     request_id = bench.submit(max_tokens=6, logprobs=3)
     bench.run()
