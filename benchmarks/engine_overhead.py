@@ -5,6 +5,9 @@
 
 Both generate greedily with the same threads, kernels and batch size, in processes of their own, in
 turns, ``--rounds`` times; the table gives the medians. Target: at least 0.97 of the bare loop.
+
+No finished chats are kept in the pool: attention walks over every used cell of a unified pool, so
+idle chats that wait there for their next turn slow the others down, in any loop.
 """
 
 import argparse
@@ -92,6 +95,7 @@ async def main() -> None:
         num_ctx=512,
         num_pool=4096,
         max_sequences=8,
+        max_kept=0,
         num_threads=args.threads,
         max_ubatch=MAX_ROWS,
     )
