@@ -19,7 +19,7 @@ from statistics import median
 
 from benchmarks.report import Table
 from innkeeper.core import EngineConfig, GenerateRequest, SamplingParams
-from innkeeper.core.frames import Finished
+from innkeeper.core.frames import Delta
 from innkeeper.enginelink import EngineLink
 
 NUM_PROMPT = 64
@@ -63,22 +63,29 @@ def bare_loop(pipe: multiprocessing.connection.Connection, config: EngineConfig)
             runner.remove(s, 0)
 
 
-async def engine_seconds(link: EngineLink, num_sequences: int, num_tokens: int) -> float:
-    """Seconds of the decode phase: from the last prompt's end to the end of the last reply."""
+async def engine_rate(link: EngineLink, num_sequences: int, num_tokens: int) -> float:
+    """Tokens a second while all sequences decode: from the last one's first token to the first
+    one's last."""
+    arrivals: list[list[tuple[float, int]]] = [[] for _ in range(num_sequences)]
 
-    async def one(index: int, count: int) -> Finished:
+    async def one(index: int) -> None:
         request = GenerateRequest(
             prompt=prompt(index),
-            max_tokens=count,
+            max_tokens=num_tokens,
             sampling=SamplingParams(temperature=0, ban_eos=True),
         )
-        events = [event async for event in link.stream(request)]
-        assert isinstance(events[-1], Finished)
-        return events[-1]
+        async for event in link.stream(request):
+            if isinstance(event, Delta):
+                arrivals[index].append((time.perf_counter(), event.num_tokens))
 
-    await asyncio.gather(*(one(s, 1) for s in range(num_sequences)))  # reads the prompts
-    ends = await asyncio.gather(*(one(s, num_tokens) for s in range(num_sequences)))
-    return max(end.timings.predicted_ms for end in ends) / 1000
+    await asyncio.gather(*(one(index) for index in range(num_sequences)))
+    start = max(times[0][0] for times in arrivals)
+    end = min(times[-1][0] for times in arrivals)
+    counted = 0
+    for times in arrivals:
+        inside = [count for at, count in times if start <= at <= end]
+        counted += inside[-1] - inside[0]
+    return counted / (end - start)
 
 
 async def main() -> None:
@@ -110,12 +117,8 @@ async def main() -> None:
         for _ in range(args.rounds):
             here.send((num_sequences, args.tokens))
             seconds = await asyncio.to_thread(here.recv)
-            ours = await engine_seconds(link, num_sequences, args.tokens)
-            # The first token of a reply comes from the prompt's last row, before the phase begins.
-            num_steps = args.tokens, args.tokens - 1
-            rates.append(
-                (num_sequences * num_steps[0] / seconds, num_sequences * num_steps[1] / ours)
-            )
+            ours = await engine_rate(link, num_sequences, args.tokens)
+            rates.append((num_sequences * args.tokens / seconds, ours))
         table.add(
             str(num_sequences),
             f"{median(b for b, _ in rates):.1f}",
