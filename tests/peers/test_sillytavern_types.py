@@ -11,7 +11,7 @@ import pytest
 
 from tests.server_process import ServerProcess, free_port
 
-API_TYPES = "kobold koboldcpp llamacpp ollama tabby vllm aphrodite generic custom".split()
+API_TYPES = "ooba kobold koboldcpp llamacpp ollama tabby vllm aphrodite generic custom".split()
 DRIVE_SECONDS = 300
 ATTEMPTS = 2
 
