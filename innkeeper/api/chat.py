@@ -1,8 +1,6 @@
 """``/v1/chat/completions``: OpenAI's chat with Oobabooga's fields."""
 
 import contextlib
-import secrets
-import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
@@ -10,17 +8,8 @@ from msgspec import UNSET, Struct, UnsetType
 
 from innkeeper.api import requests, values
 from innkeeper.api.completions import include_usage
-from innkeeper.api.replies import (
-    Choice,
-    Events,
-    Totals,
-    Usage,
-    collect,
-    finish_reason,
-    json_bytes,
-    piece_text,
-)
-from innkeeper.api.stream import DONE, event
+from innkeeper.api.envelope import Envelope
+from innkeeper.api.replies import Choice, collect, finish_reason, piece_text
 from innkeeper.core import GenerateRequest, Message, TokenLogprob
 from innkeeper.core.frames import Delta
 from innkeeper.errors import InvalidRequestError
@@ -100,20 +89,6 @@ class ChatChunkChoice(Struct, frozen=True, kw_only=True):
     finish_reason: str | None = None
 
 
-class ChatCompletion(Struct, frozen=True, kw_only=True):
-    """A whole answer, or a chunk of one."""
-
-    id: str
-    object: str
-    created: int
-    model: str
-    choices: list[ChatChoice] | list[ChatChunkChoice]
-    system_fingerprint: None = None
-    usage: Usage | UnsetType | None = UNSET
-    timings: dict[str, float] | UnsetType = UNSET
-    warnings: list[str] | UnsetType = UNSET
-
-
 class Call(Struct, frozen=True, kw_only=True):
     """One parsed call."""
 
@@ -145,78 +120,44 @@ def parse(body: Mapping[str, Any]) -> Call:
 
 async def answer(call: Call, generate: Generate) -> bytes:
     """The whole answer as JSON."""
-    totals = Totals(call.request.n)
-    choices = []
-    for choice in await collect(generate.stream(call.request)):
-        assert choice.finished is not None
-        totals.add(choice.finished)
-        choices.append(_whole(choice, call.request))
-    return json_bytes(
-        ChatCompletion(
-            id=_new_id(),
-            object="chat.completion",
-            created=int(time.time()),
-            model=_model_name(generate),
-            choices=choices,
-            usage=totals.usage(),
-            timings=totals.timings(),
-            warnings=totals.warnings(),
-        )
+    choices = await collect(generate.stream(call.request))
+    return _envelope(call, generate, "chat.completion").whole(
+        choices, [_whole(each, call.request) for each in choices]
     )
 
 
-def stream(call: Call, generate: Generate) -> AsyncGenerator[bytes, None]:
+async def stream(call: Call, generate: Generate) -> AsyncGenerator[bytes, None]:
     """The answer as server-sent events."""
-    return _Stream(call, generate).pieces(generate.stream(call.request))
+    envelope = _envelope(call, generate, "chat.completion.chunk")
+    num_open = n = call.request.n
+    is_open = False
+    async with contextlib.aclosing(generate.stream(call.request)) as events:
+        async for each in events:
+            if not is_open:
+                is_open = True
+                for index in range(n):
+                    start = ChatDelta(role="assistant", content="", refusal=None)
+                    yield envelope.chunk(ChatChunkChoice(index=index, delta=start))
+            if isinstance(each, Delta):
+                yield envelope.chunk(_chunk_choice(each))
+                continue
+            num_open -= 1
+            last = ChatChunkChoice(
+                index=each.index, delta=ChatDelta(), finish_reason=finish_reason(each)
+            )
+            yield envelope.finish(each, last, is_last=not num_open)
+    for piece in envelope.end():
+        yield piece
 
 
-class _Stream:
-    """Formats one streamed answer."""
-
-    def __init__(self, call: Call, generate: Generate) -> None:
-        self._call = call
-        self._generate = generate
-        self._totals = Totals(call.request.n)
-        self._id = _new_id()
-        self._created = int(time.time())
-        self._model = ""
-
-    async def pieces(self, events: Events) -> AsyncGenerator[bytes, None]:
-        call = self._call
-        num_open = call.request.n
-        async with contextlib.aclosing(events):
-            async for each in events:
-                if not self._model:
-                    self._model = _model_name(self._generate)
-                    for index in range(call.request.n):
-                        start = ChatDelta(role="assistant", content="", refusal=None)
-                        yield self._chunk(ChatChunkChoice(index=index, delta=start))
-                if isinstance(each, Delta):
-                    yield self._chunk(_chunk_choice(each))
-                    continue
-                num_open -= 1
-                self._totals.add(each)
-                last = ChatChunkChoice(
-                    index=each.index, delta=ChatDelta(), finish_reason=finish_reason(each)
-                )
-                yield self._chunk(last, is_last=not num_open and not call.include_usage)
-        if call.include_usage:
-            yield self._chunk(None, is_last=True)
-        yield DONE
-
-    def _chunk(self, choice: ChatChunkChoice | None, *, is_last: bool = False) -> bytes:
-        with_usage, totals = self._call.include_usage, self._totals
-        chunk = ChatCompletion(
-            id=self._id,
-            object="chat.completion.chunk",
-            created=self._created,
-            model=self._model,
-            choices=[] if choice is None else [choice],
-            usage=UNSET if not with_usage else totals.usage() if is_last else None,
-            timings=totals.timings() if is_last else UNSET,
-            warnings=totals.warnings() if is_last else UNSET,
-        )
-        return event(json_bytes(chunk))
+def _envelope(call: Call, generate: Generate, kind: str) -> Envelope:
+    return Envelope(
+        generate,
+        kind=kind,
+        id_prefix="chatcmpl",
+        num_per_prompt=call.request.n,
+        include_usage=call.include_usage,
+    )
 
 
 def _chunk_choice(delta: Delta) -> ChatChunkChoice:
@@ -320,12 +261,3 @@ def _continues(body: Mapping[str, Any]) -> bool:
         values.flag(name, body.get(name) or False)
         for name in ("continue_", "continue_final_message")
     )
-
-
-def _new_id() -> str:
-    return f"chatcmpl-{secrets.token_hex(12)}"
-
-
-def _model_name(generate: Generate) -> str:
-    facts = generate.models.facts
-    return facts.name if facts else ""

@@ -3,27 +3,15 @@
 import codecs
 import contextlib
 import itertools
-import secrets
-import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import Struct
 
 from innkeeper.api import fields, requests, values
-from innkeeper.api.replies import (
-    Choice,
-    Events,
-    Totals,
-    Usage,
-    collect,
-    finish_reason,
-    generate_all,
-    json_bytes,
-    piece_text,
-)
-from innkeeper.api.stream import DONE, event
+from innkeeper.api.envelope import Envelope
+from innkeeper.api.replies import Choice, Events, collect, finish_reason, generate_all, piece_text
 from innkeeper.core import GenerateRequest, TokenLogprob
 from innkeeper.core.frames import Delta
 from innkeeper.errors import InvalidRequestError
@@ -54,20 +42,6 @@ class TextChoice(Struct, frozen=True):
     text: str
     logprobs: Logprobs | None = None
     finish_reason: str | None = None
-
-
-class TextCompletion(Struct, frozen=True, kw_only=True):
-    """A whole answer, or a chunk of one."""
-
-    id: str
-    object: str = "text_completion"
-    created: int
-    model: str
-    choices: list[TextChoice]
-    system_fingerprint: None = None
-    usage: Usage | UnsetType | None = UNSET
-    timings: dict[str, float] | UnsetType = UNSET
-    warnings: list[str] | UnsetType = UNSET
 
 
 class Call(Struct, frozen=True, kw_only=True):
@@ -119,23 +93,10 @@ def include_usage(body: Mapping[str, Any]) -> bool:
 async def answer(call: Call, generate: Generate) -> bytes:
     """The whole answer as JSON."""
     choices = await collect(generate_all(generate, call.requests))
-    totals = Totals(call.requests[0].n)
     echoes = await _echoes(call, generate)
-    formatted = []
-    for choice in choices:
-        assert choice.finished is not None
-        totals.add(choice.finished)
-        formatted.append(_whole(choice, call, echoes[choice.index // call.requests[0].n]))
-    return json_bytes(
-        TextCompletion(
-            id=_new_id(),
-            created=int(time.time()),
-            model=_model_name(generate),
-            choices=formatted,
-            usage=totals.usage(),
-            timings=totals.timings(),
-            warnings=totals.warnings(),
-        )
+    n = call.requests[0].n
+    return _envelope(call, generate).whole(
+        choices, [_whole(each, call, echoes[each.index // n]) for each in choices]
     )
 
 
@@ -144,39 +105,43 @@ def stream(call: Call, generate: Generate) -> AsyncGenerator[bytes, None]:
     return _Stream(call, generate).pieces(generate_all(generate, call.requests))
 
 
+def _envelope(call: Call, generate: Generate) -> Envelope:
+    return Envelope(
+        generate,
+        kind="text_completion",
+        id_prefix="cmpl",
+        num_per_prompt=call.requests[0].n,
+        include_usage=call.include_usage,
+    )
+
+
 class _Stream:
     """Formats one streamed answer."""
 
     def __init__(self, call: Call, generate: Generate) -> None:
         self._call = call
         self._generate = generate
-        self._totals = Totals(call.requests[0].n)
-        self._id = _new_id()
-        self._created = int(time.time())
-        self._model = ""
+        self._envelope = _envelope(call, generate)
         self._offsets: dict[int, _Offset] = {}
 
     async def pieces(self, events: Events) -> AsyncGenerator[bytes, None]:
-        call = self._call
-        num_open = sum(request.n for request in call.requests)
+        envelope = self._envelope
+        num_open = sum(request.n for request in self._call.requests)
         echoes: list[str] | None = None
         async with contextlib.aclosing(events):
             async for each in events:
                 if echoes is None:
-                    self._model = _model_name(self._generate)
-                    echoes = await _echoes(call, self._generate)
+                    echoes = await _echoes(self._call, self._generate)
                     for choice in self._echo_choices(echoes):
-                        yield self._chunk(choice)
+                        yield envelope.chunk(choice)
                 if isinstance(each, Delta):
-                    yield self._chunk(self._delta(each, echoes))
+                    yield envelope.chunk(self._delta(each, echoes))
                     continue
                 num_open -= 1
-                self._totals.add(each)
                 last = TextChoice(each.index, "", finish_reason=finish_reason(each))
-                yield self._chunk(last, is_last=not num_open and not call.include_usage)
-        if call.include_usage:
-            yield self._chunk(None, is_last=True)
-        yield DONE
+                yield envelope.finish(each, last, is_last=not num_open)
+        for piece in envelope.end():
+            yield piece
 
     def _delta(self, delta: Delta, echoes: Sequence[str]) -> TextChoice:
         logprobs = None
@@ -193,20 +158,6 @@ class _Stream:
             return []
         n = self._call.requests[0].n
         return [TextChoice(p * n + i, text) for p, text in enumerate(echoes) for i in range(n)]
-
-    def _chunk(self, choice: TextChoice | None, *, is_last: bool = False) -> bytes:
-        call, totals = self._call, self._totals
-        with_usage = is_last and call.include_usage
-        chunk = TextCompletion(
-            id=self._id,
-            created=self._created,
-            model=self._model,
-            choices=[] if choice is None else [choice],
-            usage=totals.usage() if with_usage else None if call.include_usage else UNSET,
-            timings=totals.timings() if is_last else UNSET,
-            warnings=totals.warnings() if is_last else UNSET,
-        )
-        return event(json_bytes(chunk))
 
 
 class _Offset:
@@ -297,12 +248,3 @@ def num_logprobs(body: Mapping[str, Any]) -> int | None:
     if wanted is not None:
         return int(read("logprobs", wanted))
     return read("n_probs", body.get("n_probs") or 0) or None
-
-
-def _new_id() -> str:
-    return f"cmpl-{secrets.token_hex(12)}"
-
-
-def _model_name(generate: Generate) -> str:
-    facts = generate.models.facts
-    return facts.name if facts else ""

@@ -31,19 +31,12 @@ def drive(harness: Path, server: ServerProcess, *options: str) -> None:
     pytest.fail(f"SillyTavern failed {ATTEMPTS} times; the output above says at what")
 
 
-def test_every_operation_works_with_a_trained_model(
-    harness: Path, stories: Path, home: Path
+@pytest.mark.parametrize(("model", "num_tokens"), [("stories", 200), ("model_1b", 40)])
+def test_every_operation_works(
+    harness: Path, home: Path, request: pytest.FixtureRequest, model: str, num_tokens: int
 ) -> None:
-    with ServerProcess(home, str(stories), "--ctx", "8192") as server:
+    path: Path = request.getfixturevalue(model)
+    with ServerProcess(home, str(path), "--ctx", "8192") as server:
         ops = ("--stream", "both", "--ops", "send,regenerate,swipe,continue,impersonate")
-        drive(harness, server, *ops, "--max-tokens", "200")
-        assert server.stop() == 0
-
-
-def test_every_operation_works_with_a_model_of_real_size(
-    harness: Path, model_1b: Path, home: Path
-) -> None:
-    with ServerProcess(home, str(model_1b), "--ctx", "8192") as server:
-        ops = ("--stream", "both", "--ops", "send,regenerate,swipe,continue,impersonate")
-        drive(harness, server, *ops, "--max-tokens", "40")
+        drive(harness, server, *ops, "--max-tokens", str(num_tokens))
         assert server.stop() == 0

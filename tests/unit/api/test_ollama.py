@@ -2,8 +2,6 @@
 
 import json
 import socket
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -189,15 +187,6 @@ def test_status_calls_of_clients(client: httpx.Client) -> None:
     assert (loaded["name"], loaded["context_length"]) == ("fake:latest", 2048)
     shown = client.post("/api/show", json={"model": "fake"}).json()
     assert shown["capabilities"] == ["completion"] and shown["details"]["format"] == "gguf"
-
-
-@pytest.fixture
-def two(tmp_path: Path) -> Iterator[Gateway]:
-    """Two models, none loaded."""
-    for name in ("a", "b"):
-        (tmp_path / f"{name}.gguf").write_bytes(b"GGUF")
-    with Gateway(tmp_path, model=None) as running:
-        yield running
 
 
 def test_model_is_loaded_by_its_name_and_unloaded_by_keep_alive(two: Gateway) -> None:

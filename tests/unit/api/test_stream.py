@@ -306,37 +306,26 @@ async def test_leaving_client_closes_the_source_at_once() -> None:
     assert closed.is_set()
 
 
-async def test_work_is_cancelled_when_the_client_leaves() -> None:
+@pytest.mark.parametrize("leaver", ["client", "server"])
+async def test_work_is_cancelled_when_nobody_waits_for_it(leaver: str) -> None:
     client = Client()
-    cancelled = asyncio.Event()
+    started, cancelled = asyncio.Event(), asyncio.Event()
 
     async def work() -> None:
+        started.set()
         try:
             await asyncio.Event().wait()
         finally:
             cancelled.set()
 
     running = asyncio.create_task(unless_client_leaves(client.receive, work()))
-    await asyncio.sleep(0)
-    client.gone.set()
-    with pytest.raises(ClientLeftError):
-        await running
-    assert cancelled.is_set()
-
-
-async def test_cancelling_the_wait_cancels_the_work() -> None:
-    client = Client()
-    cancelled = asyncio.Event()
-
-    async def work() -> None:
-        try:
-            await asyncio.Event().wait()
-        finally:
-            cancelled.set()
-
-    running = asyncio.create_task(unless_client_leaves(client.receive, work()))
-    await asyncio.sleep(0.01)
-    running.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await running
+    await started.wait()
+    if leaver == "client":
+        client.gone.set()
+        with pytest.raises(ClientLeftError):
+            await running
+    else:
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
     assert cancelled.is_set()

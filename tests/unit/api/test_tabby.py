@@ -1,11 +1,8 @@
 """TabbyAPI's routes through the front door."""
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
-import pytest
 
 from tests.unit.api.gateway import Gateway
 
@@ -30,14 +27,6 @@ def test_tokens_are_counted_without_bos_unless_asked(client: httpx.Client) -> No
     chat = client.post(path, json={"text": [{"role": "user", "content": "hi"}]}).json()
     text = client.post("/v1/token/decode", json={"tokens": chat["tokens"]}).json()["text"]
     assert "<|im_start|>user\nhi" in text
-
-
-@pytest.fixture
-def two(tmp_path: Path) -> Iterator[Gateway]:
-    for name in ("a", "b"):
-        (tmp_path / f"{name}.gguf").write_bytes(b"GGUF")
-    with Gateway(tmp_path, model=None) as running:
-        yield running
 
 
 def test_load_streams_its_progress_and_unload_ends_it(two: Gateway) -> None:
