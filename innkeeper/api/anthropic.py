@@ -57,7 +57,6 @@ class Call(Struct, frozen=True, kw_only=True):
     """One parsed call."""
 
     request: GenerateRequest
-    model: str
     stream: bool
 
 
@@ -102,7 +101,6 @@ def parse(body: Mapping[str, Any]) -> Call:
     )
     return Call(
         request=request,
-        model=values.text(1000)("model", body.get("model") or ""),
         stream=values.flag("stream", body.get("stream") or False),
     )
 
@@ -281,12 +279,11 @@ def _end(finished: Finished) -> list[bytes]:
 
 
 def _head(call: Call, generate: Generate) -> dict[str, Any]:
-    facts = generate.models.facts
     return {
         "id": f"msg_{secrets.token_hex(12)}",
         "type": "message",
         "role": "assistant",
-        "model": facts.name if facts else call.model,
+        "model": generate.models.answering(call.request.model),
     }
 
 

@@ -152,7 +152,8 @@ async def stream(call: Call, generate: Generate) -> AsyncGenerator[bytes, None]:
 
 def _envelope(call: Call, generate: Generate, kind: str) -> Envelope:
     return Envelope(
-        generate,
+        generate.models,
+        model=call.request.model,
         kind=kind,
         id_prefix="chatcmpl",
         num_per_prompt=call.request.n,

@@ -107,7 +107,8 @@ def stream(call: Call, generate: Generate) -> AsyncGenerator[bytes, None]:
 
 def _envelope(call: Call, generate: Generate) -> Envelope:
     return Envelope(
-        generate,
+        generate.models,
+        model=call.requests[0].model,
         kind="text_completion",
         id_prefix="cmpl",
         num_per_prompt=call.requests[0].n,
@@ -209,7 +210,7 @@ async def _echoes(call: Call, generate: Generate) -> list[str]:
     return [
         request.prompt
         if isinstance(request.prompt, str)
-        else await generate.detokenize(request.prompt or ())
+        else await generate.detokenize(request.prompt or (), model=request.model)
         for request in call.requests
     ]
 

@@ -9,7 +9,7 @@ from msgspec import UNSET, Struct, UnsetType
 from innkeeper.api.replies import Choice, Totals, Usage, json_bytes
 from innkeeper.api.stream import DONE, event
 from innkeeper.core.frames import Finished
-from innkeeper.serving import Generate
+from innkeeper.serving import Models
 
 
 class Completion(Struct, frozen=True, kw_only=True):
@@ -29,19 +29,22 @@ class Completion(Struct, frozen=True, kw_only=True):
 class Envelope:
     """Of one answer, whole or streamed.
 
-    kind: OpenAI's name of the object. num_per_prompt: choices that share a prompt.
+    model: as the request names it. kind: OpenAI's name of the object. num_per_prompt: choices that
+    share a prompt.
     """
 
     def __init__(
         self,
-        generate: Generate,
+        models: Models,
         *,
+        model: str,
         kind: str,
         id_prefix: str,
         num_per_prompt: int,
         include_usage: bool,
     ) -> None:
-        self._generate = generate
+        self._models = models
+        self._asked_model = model
         self._kind = kind
         self._id = f"{id_prefix}-{secrets.token_hex(12)}"
         self._created = int(time.time())
@@ -80,8 +83,7 @@ class Envelope:
     def _completion(
         self, choices: Sequence[Struct], *, is_last: bool, usage: Usage | UnsetType | None
     ) -> Completion:
-        if not self._model and (facts := self._generate.models.facts):
-            self._model = facts.name
+        self._model = self._model or self._models.answering(self._asked_model)
         return Completion(
             id=self._id,
             object=self._kind,

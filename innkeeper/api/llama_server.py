@@ -31,10 +31,11 @@ def router(models: Models) -> APIRouter:
         return response
 
     @routes.get("/props", summary="The loaded model's properties")
-    async def props() -> Response:
-        if models.facts is None:
+    async def props(model: str = "") -> Response:
+        facts = models.facts_of(models.resolve(model)[0])
+        if facts is None:
             raise NoModelError("no model is loaded", hint="load one first")
-        return json_response(_props(models.facts))
+        return json_response(_props(facts))
 
     @routes.get("/slots", summary="What each place for a reply is doing")
     async def slots() -> Response:

@@ -100,7 +100,7 @@ def router(generate: Generate) -> APIRouter:
     @routes.post("/completions", include_in_schema=False)
     async def complete(request: Request) -> Response:
         body = await read_json(request)
-        call = parse({**body, "prompt": await _prompt(body.get("prompt"), generate)})
+        call = parse({**body, "prompt": await _prompt(body, generate)})
         if call.stream:
             return EventStream(_pieces(call, generate), last=event)
         return json_response(await unless_client_leaves(request.receive, _answer(call, generate)))
@@ -164,8 +164,9 @@ def _adjust(sampling: SamplingParams, found: Mapping[str, Any]) -> SamplingParam
     )
 
 
-async def _prompt(prompt: Any, generate: Generate) -> Any:
+async def _prompt(body: Mapping[str, Any], generate: Generate) -> Any:
     """As OpenAI has it: ``{prompt_string}`` is its text, a list of texts and ids is ids."""
+    prompt = body.get("prompt")
     if isinstance(prompt, dict):
         if prompt.get("multimodal_data"):
             raise InvalidRequestError(
@@ -174,15 +175,15 @@ async def _prompt(prompt: Any, generate: Generate) -> Any:
         return prompt.get("prompt_string")
     if not isinstance(prompt, list) or len({type(each) is int for each in prompt}) < 2:
         return prompt
-    return [token for part in prompt for token in await _tokens_of(part, generate)]
+    return [token for part in prompt for token in await _tokens_of(part, body, generate)]
 
 
-async def _tokens_of(part: Any, generate: Generate) -> Sequence[int]:
+async def _tokens_of(part: Any, body: Mapping[str, Any], generate: Generate) -> Sequence[int]:
     if isinstance(part, int):
         return [part]
     if not isinstance(part, str):
         raise values.refuse("prompt", "text and token ids", part)
-    return await generate.tokenize(part)
+    return await generate.tokenize(part, model=requests.model(body))
 
 
 async def _answer(call: Call, generate: Generate) -> Any:
@@ -228,8 +229,9 @@ def _whole(choice: Choice, finished: Finished, call: Call, generate: Generate) -
 
 def _last(finished: Finished, call: Call, generate: Generate) -> dict[str, Any]:
     """What is said of a reply at its end, without its text."""
-    facts, timings = generate.models.facts, finished.timings
+    timings = finished.timings
     request = call.requests[finished.index // call.requests[0].n]
+    facts = generate.models.facts_of(request.model)
     num_cached = timings.cache_n + timings.cache_approx_n
     totals = Totals(1)
     totals.add(finished)

@@ -4,7 +4,7 @@ since clients parse chunks. A model that is here and not loaded is loaded by its
 import contextlib
 import hashlib
 from collections.abc import AsyncGenerator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ from innkeeper.core import ModelFacts
 from innkeeper.core.frames import Delta, Finished
 from innkeeper.errors import NotFoundError
 from innkeeper.prompt import CHATML
-from innkeeper.serving import Generate, ModelEntry, Models
+from innkeeper.serving import Generate, LoadedModel, ModelEntry, Models
+from innkeeper.serving.names import bare, match
 
 OLLAMA_VERSION = "0.12.6"
 """The Ollama whose API is here; clients switch features on by it."""
@@ -97,18 +98,16 @@ def _add_models(routes: APIRouter, models: Models) -> None:
     @routes.head("/api/tags", include_in_schema=False)
     @routes.get("/api/tags", summary="Models that can be loaded")
     async def tags() -> Response:
-        return json_response({"models": [_tag(each, models.facts) for each in _listed(models)]})
+        return json_response({"models": [_tag(each, models) for each in _listed(models)]})
 
-    @routes.get("/api/ps", summary="The loaded model")
+    @routes.get("/api/ps", summary="The loaded models")
     async def ps() -> Response:
-        facts = models.facts
-        loaded = [each for each in _listed(models) if facts and each.name == facts.name]
-        return json_response({"models": [_loaded(each, facts) for each in loaded if facts]})
+        return json_response({"models": [_loaded(each, models) for each in models.loaded]})
 
     @routes.post("/api/show", summary="What a model is")
     async def show(request: Request) -> Response:
         entry = _find(model_name(await read_json(request)), models)
-        return json_response(_about(entry, models.facts))
+        return json_response(_about(entry, models))
 
 
 def _add_missing(routes: APIRouter, name: str) -> None:
@@ -123,12 +122,14 @@ async def _reply(
     request: Request, generate: Generate, models: Models, *, is_chat: bool
 ) -> Response:
     call = parse(await read_json(request), is_chat=is_chat)
-    if call.is_empty and call.unloads:
-        _find(call.model, models)
-        await models.unload()
+    name = _find(call.request.model, models).name
+    if call.is_empty and call.keep_seconds == 0:
+        await models.unload(name)
         return json_response(_empty(call, "unload"))
-    await unless_client_leaves(request.receive, _use(call.model, models))
+    if call.keep_seconds is not None:
+        models.keep_for(name, call.keep_seconds)
     if call.is_empty:
+        await unless_client_leaves(request.receive, models.engine(name))
         return json_response(_empty(call, "load"))
     if call.stream:
         return EventStream(
@@ -140,28 +141,23 @@ async def _reply(
     return json_response(await unless_client_leaves(request.receive, _answer(call, generate)))
 
 
-async def _use(name: str, models: Models) -> None:
-    """Makes ``name`` the loaded model. Raises: NotFoundError; what a load raises."""
-    if models.facts is None or models.facts.name != name:
-        if models.job is not None and models.job.running and models.job.state.name == name:
-            await models.job.wait()
-            return
-        await models.start_load(_find(name, models).name).wait()
-
-
 def _listed(models: Models) -> list[ModelEntry]:
     """What can be loaded, and what is loaded, even if its file is gone."""
-    entries, facts = models.entries(), models.facts
-    if facts is None or any(entry.name == facts.name for entry in entries):
-        return entries
-    return [ModelEntry(facts.name, Path(facts.path), facts.size_bytes), *entries]
+    entries = {each.name: each for each in models.entries()}
+    gone = [each.facts for each in models.loaded if each.name not in entries]
+    return [
+        *(ModelEntry(each.name, Path(each.path), each.size_bytes) for each in gone),
+        *entries.values(),
+    ]
 
 
 def _find(name: str, models: Models) -> ModelEntry:
-    for entry in _listed(models):
-        if entry.name == name:
-            return entry
-    raise NotFoundError(f"model '{name[:80]}' not found", field="model")
+    """Raises: NotFoundError, as Ollama's clients expect, whatever is loaded."""
+    listed = {each.name: each for each in _listed(models)}
+    if (found := match(bare(name), listed)) is not None:
+        return listed[found]
+    shown = ", ".join(listed) or "none yet"
+    raise NotFoundError(f"model '{name[:80]}' not found", field="model", hint=f"here: {shown}")
 
 
 async def _lines(call: Call, generate: Generate) -> AsyncGenerator[bytes, None]:
@@ -179,7 +175,7 @@ def _line(line: Line) -> bytes:
 
 def _piece(delta: Delta, call: Call) -> Line:
     return Line(
-        model=call.model,
+        model=call.request.model,
         created_at=_now(),
         logprobs=content_logprobs(delta.logprobs).content if delta.logprobs else UNSET,
         **_text(delta.text, call),
@@ -203,7 +199,7 @@ def _last(
     timings = finished.timings
     whole_ms = timings.queue_ms + timings.prompt_ms + timings.predicted_ms
     return Line(
-        model=call.model,
+        model=call.request.model,
         created_at=_now(),
         done=True,
         done_reason=finish_reason(finished),
@@ -221,7 +217,11 @@ def _last(
 
 def _empty(call: Call, reason: str) -> Line:
     return Line(
-        model=call.model, created_at=_now(), done=True, done_reason=reason, **_text("", call)
+        model=call.request.model,
+        created_at=_now(),
+        done=True,
+        done_reason=reason,
+        **_text("", call),
     )
 
 
@@ -237,7 +237,7 @@ def _time(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def _tag(entry: ModelEntry, facts: ModelFacts | None) -> dict[str, Any]:
+def _tag(entry: ModelEntry, models: Models) -> dict[str, Any]:
     name = f"{entry.name}:latest"
     try:
         seconds = entry.path.stat().st_mtime
@@ -250,8 +250,12 @@ def _tag(entry: ModelEntry, facts: ModelFacts | None) -> dict[str, Any]:
         "modified_at": _time(datetime.fromtimestamp(seconds, UTC)),
         "size": entry.size_bytes,
         "digest": hashlib.sha256(known).hexdigest(),
-        "details": _details(facts if facts and facts.name == entry.name else None),
+        "details": _details(_facts(entry, models)),
     }
+
+
+def _facts(entry: ModelEntry, models: Models) -> ModelFacts | None:
+    return next((each.facts for each in models.loaded if each.name == entry.name), None)
 
 
 def _details(facts: ModelFacts | None) -> dict[str, Any]:
@@ -273,17 +277,20 @@ def _rounded(num_params: int) -> str:
     return f"{num_params / 1e3:.0f}K"
 
 
-def _loaded(entry: ModelEntry, facts: ModelFacts) -> dict[str, Any]:
-    tag = _tag(entry, facts)
+def _loaded(model: LoadedModel, models: Models) -> dict[str, Any]:
+    facts = model.facts
+    tag = _tag(ModelEntry(facts.name, Path(facts.path), facts.size_bytes), models)
     del tag["modified_at"]
     on_gpu = facts.num_gpu_layers / facts.num_layers if facts.num_layers else 0.0
     vram = 0 if facts.device == "CPU" else round(facts.size_bytes * min(1.0, on_gpu))
-    return {**tag, "expires_at": _NEVER, "size_vram": vram, "context_length": facts.num_ctx}
+    left = models.seconds_left(model)
+    leaves = _NEVER if left is None else _time(datetime.now(UTC) + timedelta(seconds=left))
+    return {**tag, "expires_at": leaves, "size_vram": vram, "context_length": facts.num_ctx}
 
 
-def _about(entry: ModelEntry, facts: ModelFacts | None) -> dict[str, Any]:
-    """More is known of the loaded model than of the others."""
-    known = facts if facts and facts.name == entry.name else None
+def _about(entry: ModelEntry, models: Models) -> dict[str, Any]:
+    """More is known of a loaded model than of the others."""
+    known = _facts(entry, models)
     info: dict[str, Any] = {}
     if known:
         info = {
@@ -292,7 +299,7 @@ def _about(entry: ModelEntry, facts: ModelFacts | None) -> dict[str, Any]:
             f"{known.architecture}.context_length": known.num_ctx_train,
             f"{known.architecture}.block_count": known.num_layers,
         }
-    tag = _tag(entry, facts)
+    tag = _tag(entry, models)
     return {
         "modelfile": f"FROM {entry.name}",
         "parameters": "",

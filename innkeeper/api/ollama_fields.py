@@ -52,7 +52,7 @@ _BODY = {
     },
     "think": {"description": "true, false, low, medium, high or max, for the chat template"},
     "truncate": schema.plain("boolean", "false = too long a prompt is an error"),
-    "keep_alive": {"description": "0 with no prompt unloads the model"},
+    "keep_alive": {"description": "how long the model stays: 300, 5m; 0 unloads it, -1 keeps it"},
     "logprobs": schema.plain("boolean", "report log probabilities"),
     "top_logprobs": schema.plain("integer", "and this many alternatives per token"),
 }
@@ -89,19 +89,20 @@ _KNOWN = frozenset(
 )
 _THINK_LEVELS = ("low", "medium", "high", "max")
 _DURATION = re.compile(r"(-?)((?:\d+(?:\.\d+)?(?:ns|us|µs|ms|s|m|h))+|0)")
+_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
+_UNIT_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 class Call(Struct, frozen=True, kw_only=True):
     """One parsed call."""
 
     request: GenerateRequest
-    model: str
     stream: bool
     is_chat: bool
     is_empty: bool
     """Nothing is to be generated: only load the model, or unload it."""
-    unloads: bool
-    """``keep_alive`` is 0."""
+    keep_seconds: float | None
+    """``keep_alive``: how long the model stays; 0 = it leaves at once, negative = for ever."""
 
 
 def parse(body: Mapping[str, Any], *, is_chat: bool) -> Call:
@@ -121,33 +122,32 @@ def parse(body: Mapping[str, Any], *, is_chat: bool) -> Call:
         warnings=[
             *requests.ignored(options, _LOAD_OPTIONS),
             *requests.ignored(body, _OFF),
-            *_lifetime(keep_alive),
             *fields.unknown(body, _KNOWN),
         ],
         constraint=_format(body.get("format")),
         logprobs=_logprobs(body),
         template_kwargs=_thinking(body.get("think")),
+        model=model_name(body),
         **given,
     )
     if body.get("truncate") is False:
         request = msgspec.structs.replace(request, truncate_to=None)
     return Call(
         request=request,
-        model=model_name(body),
         stream=values.flag("stream", body.get("stream", True)),
         is_chat=is_chat,
         is_empty=not (request.messages if is_chat else body.get("prompt")),
-        unloads=keep_alive is not None and _seconds(keep_alive) == 0,
+        keep_seconds=None if keep_alive is None else _seconds(keep_alive),
     )
 
 
 def model_name(body: Mapping[str, Any], field: str = "model") -> str:
-    """The name without the tag ``latest``. Raises: InvalidRequestError."""
+    """Raises: InvalidRequestError."""
     name = body.get(field) or body.get("name")
     if not name:
         raise InvalidRequestError(f"{field} is required", field=field)
     text: str = values.text(_MAX_NAME_CHARS)(field, name)
-    return text.removesuffix(":latest")
+    return text
 
 
 def _text(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -219,18 +219,13 @@ def _logprobs(body: Mapping[str, Any]) -> int | None:
 
 
 def _seconds(keep_alive: Any) -> float:
-    """0, or a number whose sign counts: nothing here ends by time."""
+    """Seconds, of a number or a duration such as ``1h30m``."""
     if isinstance(keep_alive, str):
         match = _DURATION.fullmatch(keep_alive)
         if match is None:
             raise values.refuse("keep_alive", 'seconds, or a duration such as "5m"', keep_alive)
-        is_zero = not re.search(r"[1-9]", match[2])
-        return 0.0 if is_zero else -1.0 if match[1] else 1.0
+        parts = _DURATION_PART.findall(match[2])
+        total = sum(float(count) * _UNIT_SECONDS[unit] for count, unit in parts)
+        return -total if match[1] else total
     found: float = values.number(-1e18, 1e18)("keep_alive", keep_alive)
     return found
-
-
-def _lifetime(keep_alive: Any) -> list[str]:
-    if keep_alive is None or _seconds(keep_alive) <= 0:
-        return []
-    return ["not applied: keep_alive (the model stays loaded)"]

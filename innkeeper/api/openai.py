@@ -22,20 +22,25 @@ def router(generate: Generate, models: Models) -> APIRouter:
     """``/v1/models``, ``/v1/completions`` and ``/v1/chat/completions``."""
     routes = APIRouter(tags=["OpenAI"])
 
-    @routes.get("/v1/models", summary="The loaded model, as a list")
+    @routes.get("/v1/models", summary="Models that a request may name; the current one first")
     async def list_models(request: Request) -> Response:
+        known = known_models(models)
         if "anthropic-version" in request.headers:
-            return json_response(_anthropic_list(models.facts))
-        cards = [_card(models.facts)] if models.facts else []
+            return json_response(_anthropic_list(known))
+        cards = [_card(name, facts) for name, facts in known.items()]
         return json_response({"object": "list", "data": cards})
 
-    @routes.get("/v1/models/{model_id:path}", summary="The loaded model")
+    @routes.get("/v1/models/{model_id:path}", summary="One model")
     async def get_model(model_id: str, request: Request) -> Response:
-        if models.facts is None or models.facts.name != model_id:
-            raise NotFoundError(f"the model {model_id[:80]!r} is not loaded", field="model")
-        if "anthropic-version" in request.headers:
-            return json_response(_anthropic_card(models.facts))
-        return json_response(_card(models.facts))
+        known = known_models(models)
+        if model_id not in known:
+            raise NotFoundError(
+                f"there is no model {model_id[:80]!r} here",
+                field="model",
+                hint="GET /v1/models lists what there is",
+            )
+        card = _anthropic_card if "anthropic-version" in request.headers else _card
+        return json_response(card(model_id, known[model_id]))
 
     @routes.post("/v1/completions", summary="Continue a text", openapi_extra=schema.COMPLETION_BODY)
     async def complete(request: Request) -> Response:
@@ -59,12 +64,25 @@ def _json(data: bytes) -> Response:
     return Response(data, media_type="application/json")
 
 
-def _card(facts: ModelFacts) -> dict[str, Any]:
-    return {
-        "id": facts.name,
+def known_models(models: Models) -> dict[str, ModelFacts | None]:
+    """By name: the loaded ones with what is known of them, then those that can be loaded."""
+    loaded = {each.name: each.facts for each in models.loaded}
+    others = [each.name for each in models.entries() if each.name not in loaded]
+    return {**loaded, **dict.fromkeys(others)}
+
+
+def _card(name: str, facts: ModelFacts | None) -> dict[str, Any]:
+    card = {
+        "id": name,
         "object": "model",
         "created": 0,
         "owned_by": "user",
+        "status": {"value": "loaded" if facts else "unloaded"},
+    }
+    if facts is None:
+        return card
+    return {
+        **card,
         "meta": {
             "n_vocab": facts.num_vocab,
             "n_ctx": facts.num_ctx,
@@ -75,19 +93,19 @@ def _card(facts: ModelFacts) -> dict[str, Any]:
     }
 
 
-def _anthropic_list(facts: ModelFacts | None) -> dict[str, Any]:
-    cards = [_anthropic_card(facts)] if facts else []
-    name = facts.name if facts else None
-    return {"data": cards, "has_more": False, "first_id": name, "last_id": name}
+def _anthropic_list(known: dict[str, ModelFacts | None]) -> dict[str, Any]:
+    cards = [_anthropic_card(name, facts) for name, facts in known.items()]
+    first, last = next(iter(known), None), next(reversed(known), None)
+    return {"data": cards, "has_more": False, "first_id": first, "last_id": last}
 
 
-def _anthropic_card(facts: ModelFacts) -> dict[str, Any]:
+def _anthropic_card(name: str, facts: ModelFacts | None) -> dict[str, Any]:
     return {
         "type": "model",
-        "id": facts.name,
-        "display_name": facts.name,
+        "id": name,
+        "display_name": name,
         "created_at": "1970-01-01T00:00:00Z",
         "lifecycle": "active",
-        "max_input_tokens": facts.num_ctx,
-        "max_tokens": facts.num_ctx,
+        "max_input_tokens": facts.num_ctx if facts else None,
+        "max_tokens": facts.num_ctx if facts else None,
     }

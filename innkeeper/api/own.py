@@ -13,7 +13,7 @@ from innkeeper.api.replies import json_bytes
 from innkeeper.api.stream import DONE, EventStream, event
 from innkeeper.core import ModelFacts
 from innkeeper.errors import NotFoundError
-from innkeeper.serving import LoadJob, LoadState, Models
+from innkeeper.serving import LoadedModel, LoadJob, LoadState, Models
 
 
 def router(models: Models) -> APIRouter:
@@ -26,6 +26,7 @@ def router(models: Models) -> APIRouter:
         return json_response(
             {
                 "model": _model(models.facts) if models.facts else None,
+                "loaded": [_loaded(each, models) for each in models.loaded],
                 "healthy": models.healthy,
                 "engine": link.stats if link is not None else None,
                 "load": _state(models.job.state) if models.job else None,
@@ -46,6 +47,15 @@ def _model(facts: ModelFacts) -> dict[str, Any]:
     known = msgspec.structs.asdict(facts)
     del known["path"]
     return known
+
+
+def _loaded(model: LoadedModel, models: Models) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "busy": model.is_busy,
+        "memory_bytes": model.need.ram_bytes + model.need.weights_bytes,
+        "seconds_left": models.seconds_left(model),
+    }
 
 
 async def _progress(job: LoadJob) -> AsyncGenerator[bytes, None]:

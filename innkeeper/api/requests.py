@@ -3,9 +3,11 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from innkeeper.api import constraints, fields
+from innkeeper.api import constraints, fields, values
 from innkeeper.api.values import shown
 from innkeeper.core import GenerateRequest, SamplingParams
+
+_MAX_NAME_CHARS = 1000
 
 Adjust = Callable[[SamplingParams, Mapping[str, Any]], SamplingParams]
 """Sampling parameters as a dialect means them, from Oobabooga's meaning and the fields found."""
@@ -31,13 +33,14 @@ def build(
     found = {**(defaults or {}), **fields.resolve(body, table)}
     sampling, odd_steps = fields.sampling(found)
     limit = fields.max_tokens(found, default_max_tokens)
-    values = {
+    attributes = {
         "constraint": constraints.constraint(body),
         "banned": found.get("banned_strings", ()),
         "lookup": fields.lookup(found),
         "stop": fields.stop_texts(found),
         "max_tokens": limit,
         "n": found.get("n", 1),
+        "model": model(body),
         "add_bos": found.get("add_bos_token", True),
         "skip_special_tokens": found.get("skip_special_tokens", True),
         "kv_reuse": found.get("kv_reuse"),
@@ -47,8 +50,14 @@ def build(
     return GenerateRequest(
         sampling=adjust(sampling, found) if adjust else sampling,
         warnings=(*fields.not_applied(body, known, table), *odd_steps, *warnings),
-        **values,
+        **attributes,
     )
+
+
+def model(body: Mapping[str, Any]) -> str:
+    """The model that ``body`` names; empty = the current one. Raises: InvalidRequestError."""
+    name: str = values.text(_MAX_NAME_CHARS)("model", body.get("model") or "")
+    return name
 
 
 def ignored(body: Mapping[str, Any], off: Mapping[str, tuple[Any, ...]]) -> list[str]:
@@ -56,7 +65,6 @@ def ignored(body: Mapping[str, Any], off: Mapping[str, tuple[Any, ...]]) -> list
     that ask for nothing; null, 0 and what is empty never do, nor does false where true does not."""
     return [
         f"not applied: {name} = {shown(body[name])}"
-        for name, values in off.items()
-        if (body.get(name) or (body.get(name) is False and True in values))
-        and body[name] not in values
+        for name, offs in off.items()
+        if (body.get(name) or (body.get(name) is False and True in offs)) and body[name] not in offs
     ]

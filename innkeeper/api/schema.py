@@ -53,7 +53,7 @@ SAMPLING = {
 _STREAMING = {
     "stream": plain("boolean", "answer with server-sent events"),
     "stream_options": plain("object", "include_usage: usage in a last event"),
-    "model": plain("string", "ignored: the loaded model answers"),
+    "model": plain("string", "a name of /v1/models, loaded if need be; without it the current one"),
 }
 
 PROMPT = {"description": "text, token ids, or a list of either"}

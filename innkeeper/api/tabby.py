@@ -10,10 +10,10 @@ import msgspec
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from innkeeper.api import chat, schema, values
+from innkeeper.api import chat, requests, schema, values
 from innkeeper.api.errors import NotSupportedError
 from innkeeper.api.oobabooga import overrides
-from innkeeper.api.openai import json_response
+from innkeeper.api.openai import json_response, known_models
 from innkeeper.api.replies import json_bytes
 from innkeeper.api.stream import EventStream, event, read_json
 from innkeeper.core import ModelFacts
@@ -46,11 +46,7 @@ def _add_models(routes: APIRouter, models: Models) -> None:
 
     @routes.get("/model/list", summary="Models that can be loaded")
     async def names() -> Response:
-        facts = models.facts
-        found = [entry.name for entry in models.entries()]
-        if facts is not None and facts.name not in found:
-            found.insert(0, facts.name)
-        cards = [_card(name, facts if facts and facts.name == name else None) for name in found]
+        cards = [_card(name, facts) for name, facts in known_models(models).items()]
         return json_response({"object": "list", "data": cards})
 
     @routes.post(
@@ -91,6 +87,7 @@ def _add_tokens(routes: APIRouter, generate: Generate) -> None:
             text = await generate.render(chat.parse({**body, "messages": text}).request)
         tokens = await generate.tokenize(
             values.text(_MAX_TEXT_CHARS)("text", text),
+            model=requests.model(body),
             add_special=values.flag("add_bos_token", body.get("add_bos_token") or False),
             parse_special=values.flag(
                 "encode_special_tokens", body.get("encode_special_tokens", True)

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from innkeeper import __version__
-from innkeeper.api import chat, schema, values
+from innkeeper.api import chat, requests, schema, values
 from innkeeper.api.openai import json_response
 from innkeeper.api.stream import read_json
 from innkeeper.core import GenerateRequest
@@ -51,8 +51,9 @@ def router(generate: Generate) -> APIRouter:
     )
     @routes.post("/v1/detokenize", include_in_schema=False)
     async def detokenize(request: Request) -> Response:
-        tokens = values.token_ids("tokens", (await read_json(request)).get("tokens"))
-        text = await generate.detokenize(tokens)
+        body = await read_json(request)
+        tokens = values.token_ids("tokens", body.get("tokens"))
+        text = await generate.detokenize(tokens, model=requests.model(body))
         return json_response({"content": text, "prompt": text})
 
     @routes.get("/version", summary="This server's version")
@@ -69,19 +70,19 @@ async def num_chat_tokens(request: GenerateRequest, generate: Generate) -> int:
 
 async def _chat_tokens(request: GenerateRequest, generate: Generate) -> tuple[int, ...]:
     text = await generate.render(request)
-    facts = generate.models.facts
+    facts = generate.models.facts_of(request.model)
     add_bos = facts is not None and facts.add_bos and not text.startswith(facts.bos_text or " ")
-    return await generate.tokenize(text, add_special=add_bos)
+    return await generate.tokenize(text, model=request.model, add_special=add_bos)
 
 
-async def _piece(token: int, generate: Generate) -> str:
+async def _piece(token: int, model: str, generate: Generate) -> str:
     """The token's text as it stands inside a text: at its beginning a space may be dropped."""
-    alone = await generate.detokenize((token,))
-    return (await generate.detokenize((token, token)))[len(alone) :]
+    alone = await generate.detokenize((token,), model=model)
+    return (await generate.detokenize((token, token), model=model))[len(alone) :]
 
 
 async def _llama(body: Mapping[str, Any], generate: Generate) -> dict[str, Any]:
-    content = body["content"]
+    content, model = body["content"], requests.model(body)
     parts = content if isinstance(content, list) else [content]
     add_special = values.flag("add_special", body.get("add_special") or False)
     parse_special = values.flag("parse_special", body.get("parse_special", True))
@@ -92,28 +93,32 @@ async def _llama(body: Mapping[str, Any], generate: Generate) -> dict[str, Any]:
             continue
         text = _read_text("content", part)
         tokens += await generate.tokenize(
-            text, add_special=add_special and not tokens, parse_special=parse_special
+            text,
+            model=model,
+            add_special=add_special and not tokens,
+            parse_special=parse_special,
         )
     if not values.flag("with_pieces", body.get("with_pieces") or False):
         return {"tokens": tokens}
-    pieces = [await _piece(token, generate) for token in tokens]
+    pieces = [await _piece(token, model, generate) for token in tokens]
     return {"tokens": [{"id": i, "piece": p} for i, p in zip(tokens, pieces, strict=True)]}
 
 
 async def _vllm(body: Mapping[str, Any], generate: Generate) -> dict[str, Any]:
     """vLLM's words, and KoboldCpp's."""
+    model = requests.model(body)
     if body.get("messages") is not None:
         tokens = await _chat_tokens(chat.parse(body).request, generate)
     elif body.get("prompt") is not None:
         name = "add_special_tokens" if "add_special_tokens" in body else "special"
         add_special = values.flag(name, body.get(name) or False)
         text = _read_text("prompt", body["prompt"])
-        tokens = await generate.tokenize(text, add_special=add_special)
+        tokens = await generate.tokenize(text, model=model, add_special=add_special)
     else:
         raise InvalidRequestError(
             "content is missing", field="content", hint="or send prompt, or messages"
         )
-    facts = generate.models.facts
+    facts = generate.models.facts_of(model)
     found = {
         "count": len(tokens),
         "max_model_len": facts.num_ctx if facts else 0,
@@ -122,5 +127,5 @@ async def _vllm(body: Mapping[str, Any], generate: Generate) -> dict[str, Any]:
         "ids": tokens,
     }
     if values.flag("return_token_strs", body.get("return_token_strs") or False):
-        found["token_strs"] = [await _piece(token, generate) for token in tokens]
+        found["token_strs"] = [await _piece(token, model, generate) for token in tokens]
     return found

@@ -19,7 +19,7 @@ from innkeeper.app.servers import Servers, StopSignal
 from innkeeper.config import Settings, is_loopback
 from innkeeper.core import ModelFacts
 from innkeeper.enginelink import EngineLink, LinkLimits
-from innkeeper.serving import EngineDefaults, Generate, LoadJob, LoadState, Models
+from innkeeper.serving import EngineDefaults, Generate, KeepRules, LoadJob, LoadState, Models
 from innkeeper.ui import OPEN_PATHS, Places, create_ui
 
 _POLL_SECONDS = 0.01
@@ -125,7 +125,13 @@ def _make_models(settings: Settings, home: Home) -> Models:
     )
     limits = LinkLimits(hung_seconds=settings.engine_hang_seconds)
     start = functools.partial(EngineLink.start, limits=limits)
-    return Models(home.models, defaults, log_folder=home.logs, start=start)
+    keep = KeepRules(
+        max_loaded=settings.max_models,
+        idle_seconds=settings.idle_unload,
+        pinned=frozenset(settings.pin),
+        exact_names=settings.exact_names,
+    )
+    return Models(home.models, defaults, keep=keep, log_folder=home.logs, start=start)
 
 
 def _options(settings: Settings) -> dict[str, str]:

@@ -50,6 +50,32 @@ class Settings:
         maximum=10_000,
         words={"auto": -1},
     )
+    max_models: int = setting(
+        "integer",
+        0,
+        "Models that are loaded at the same time; a request that names another one loads it, and"
+        " the least used one leaves. auto = as many as memory holds, but one on a GPU.",
+        minimum=0,
+        maximum=64,
+        words=_AUTO_ZERO,
+    )
+    idle_unload: float = setting(
+        "number",
+        0.0,
+        "Unload a model that nobody has used for so long, until the next request; 0 = never.",
+        unit="seconds",
+        minimum=0,
+        maximum=1e9,
+    )
+    pin: tuple[str, ...] = setting(
+        "list", (), "Models that stay loaded whatever else is asked for.", metavar="NAME,..."
+    )
+    exact_names: bool = setting(
+        "switch",
+        False,
+        "Refuse a request for a model that is not here. Without it the loaded model answers while"
+        " it is the only one, with a warning, since many clients send a name that nobody chose.",
+    )
     kv_type: str = setting(
         "choice",
         "f16",

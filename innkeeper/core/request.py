@@ -146,7 +146,8 @@ class GenerateRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     prompt: str | tuple[int, ...] | None = None
     """Text, or token ids taken as they are."""
     messages: tuple[Message, ...] | None = None
-    model: str | None = None
+    model: str = ""
+    """As the client names it; empty = the current one."""
     sampling: SamplingParams = SamplingParams()
     constraint: Constraint | None = None
     banned: tuple[str, ...] = ()

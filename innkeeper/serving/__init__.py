@@ -12,19 +12,24 @@ How the composition root builds it::
     ...
     await models.close()                   # ends the engine process; safe to call twice
 
-Requests name a model only through ``models.start_load(name)``, which looks the name up in
-``models.entries()``; no path that a request holds is ever opened.
+Requests name a model only through ``models.resolve`` and ``models.start_load``, which look the name
+up in ``models.entries()``; no path that a request holds is ever opened.
 """
 
+from innkeeper.serving.engine_settings import EngineDefaults, Overrides
 from innkeeper.serving.generate import Generate
 from innkeeper.serving.jobs import LoadJob, LoadState
-from innkeeper.serving.models import EngineDefaults, ModelEntry, Models, Overrides
+from innkeeper.serving.loaded import LoadedModel
+from innkeeper.serving.models import KeepRules, Models
+from innkeeper.serving.names import ModelEntry
 
 __all__ = [
     "EngineDefaults",
     "Generate",
+    "KeepRules",
     "LoadJob",
     "LoadState",
+    "LoadedModel",
     "ModelEntry",
     "Models",
     "Overrides",

@@ -1,7 +1,7 @@
 """Whether a model may be loaded: a sound header, and memory for what it needs."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from msgspec import Struct
@@ -13,7 +13,7 @@ from innkeeper.formats import gguf
 from innkeeper.formats.ggml_types import TYPES_BY_NAME
 from innkeeper.planner.estimate import ContextSettings, estimate
 from innkeeper.planner.hardware import Hardware, probe
-from innkeeper.planner.plan import Wishes, plan
+from innkeeper.planner.plan import COMFORTABLE_CTX, Wishes, plan
 from innkeeper.planner.shape import read_shape
 from innkeeper.units import format_bytes
 
@@ -32,8 +32,23 @@ class Need(Struct, frozen=True):
     weights_bytes: int = 0
     """Mapped from the file beside that: without it every token reads the disk."""
 
+    def __add__(self, other: "Need") -> "Need":
+        return Need(self.ram_bytes + other.ram_bytes, self.weights_bytes + other.weights_bytes)
+
 
 CheckModel = Callable[[EngineConfig], Need]
+
+
+class Room(Struct, frozen=True):
+    """How a model gets its memory."""
+
+    config: EngineConfig
+    """With sizes chosen."""
+    need: Need
+    leaving: tuple[str, ...]
+    """Loaded models that end for it."""
+    may_overlap: bool
+    """Whether memory holds it beside them, too."""
 
 
 def check_model(config: EngineConfig, hardware: Callable[[], Hardware] = probe) -> Need:
@@ -91,24 +106,75 @@ def choose_sizes(config: EngineConfig, freed: Need, hardware: Hardware) -> Engin
     )
 
 
-def refuse_too_big(need: Need, freed: Need, hardware: Hardware, config: EngineConfig) -> None:
-    """``freed``: what the engine that it replaces gives back. Raises: NotEnoughMemoryError."""
+def make_room(
+    config: EngineConfig,
+    hardware: Hardware,
+    *,
+    loaded: Mapping[str, Need],
+    going: Sequence[str],
+    may_go: Sequence[str],
+    max_loaded: int,
+    check: CheckModel = check_model,
+) -> Room:
+    """Decides which loaded models end for ``config``: as few as memory allows.
+
+    loaded: what each one takes. going: those that end anyway. may_go: those that may, the first one
+    first. max_loaded: 0 = no limit. Raises: as ``check_model``; NotEnoughMemoryError.
+    """
+    leaving, rest = list(going), list(may_go)
+    everything = _total(loaded, [*leaving, *rest])
+    wanted_ctx = min(choose_sizes(config, everything, hardware).num_ctx, COMFORTABLE_CTX)
+    while True:
+        freed = _total(loaded, leaving)
+        staying = _total(loaded, [name for name in loaded if name not in leaving])
+        sized = choose_sizes(config, freed, hardware)
+        need = check(sized)
+        num_loaded = len(loaded) - len(leaving) + 1
+        is_good = (
+            (not max_loaded or num_loaded <= max_loaded)
+            and sized.num_ctx >= wanted_ctx
+            and _fits(need, freed, staying, hardware)
+        )
+        if is_good or not rest:
+            break
+        leaving.append(rest.pop(0))
+    refuse_too_big(need, freed, staying, hardware, sized)
+    may_overlap = _fits(need, Need(), _total(loaded, list(loaded)), hardware)
+    return Room(sized, need, tuple(leaving), may_overlap)
+
+
+def _total(needs: Mapping[str, Need], names: Sequence[str]) -> Need:
+    return sum((needs[name] for name in names), Need())
+
+
+def _fits(need: Need, freed: Need, staying: Need, hardware: Hardware) -> bool:
+    """Weights of what stays lie in the file cache, which counts as available."""
+    available = hardware.available_ram_bytes + freed.ram_bytes - staying.weights_bytes
+    if hardware.limit_bytes is not None:
+        available = min(available, hardware.limit_bytes)
+    return need.ram_bytes + need.weights_bytes <= available
+
+
+def refuse_too_big(
+    need: Need, freed: Need, staying: Need, hardware: Hardware, config: EngineConfig
+) -> None:
+    """``freed``: what engines that end give back; ``staying``: what the others hold.
+
+    Raises: NotEnoughMemoryError.
+    """
     total = min(hardware.total_ram_bytes, hardware.limit_bytes or hardware.total_ram_bytes)
     available = min(total, hardware.available_ram_bytes + freed.ram_bytes)
     needed, there, word = need.ram_bytes, available, "free"
     if needed <= available:
-        needed, there, word = need.ram_bytes + need.weights_bytes, total, "in this computer"
+        there = total - staying.ram_bytes - staying.weights_bytes
+        needed, word = need.ram_bytes + need.weights_bytes, "in this computer"
+        word = word if there == total else f"{word} beside the pinned models"
     if needed > there:
         raise NotEnoughMemoryError(
             f"{config.name} with a context of {config.num_ctx} tokens needs"
             f" {format_bytes(needed)} of memory; {format_bytes(there)} is {word}",
             hint="take a smaller --ctx, --kv-type q8_0, or a smaller quantization",
         )
-
-
-def fits_beside(need: Need, hardware: Hardware) -> bool:
-    """Whether it can be loaded before the old model is gone."""
-    return need.ram_bytes + need.weights_bytes < hardware.available_ram_bytes
 
 
 def _settings(config: EngineConfig, hardware: Hardware, *, can_edit: bool) -> ContextSettings:

@@ -10,6 +10,7 @@ from innkeeper.core.frames import Delta, Finished
 from innkeeper.enginelink import EngineLink
 from innkeeper.errors import BusyError, InnkeeperError, InvalidRequestError, PromptTooLongError
 from innkeeper.prompt.renderer import RenderedPrompt
+from innkeeper.serving.loaded import LoadedModel
 from innkeeper.serving.models import Models
 from innkeeper.units import MIB
 
@@ -17,7 +18,7 @@ MAX_TOKENIZE_BYTES = 4 * MIB
 
 
 class Generate:
-    """Generation and tokenizing with the loaded model.
+    """Generation and tokenizing with the models that are loaded, or come when they are named.
 
     max_queued: choices beyond those that the engine runs at once; more are refused (BusyError).
     """
@@ -30,25 +31,25 @@ class Generate:
     async def stream(self, request: GenerateRequest) -> AsyncGenerator[Delta | Finished, None]:
         """Deltas, and one ``Finished`` per choice. Closing the iterator cancels the request.
 
-        Each ``Finished`` carries the request's own warnings before the engine's.
-        Raises: NoModelError, BusyError, InvalidRequestError and what ``EngineLink.stream`` raises.
+        The request's model is loaded if it is not. Each ``Finished`` carries the request's own
+        warnings before the engine's. Raises: NoModelError, NotFoundError, BusyError,
+        InvalidRequestError, what a load fails with, and what ``EngineLink.stream`` raises.
         """
-        async with self._arriving(request.n):
-            link, request = await self._ready(request)
-            events = link.stream(request)
+        async with self._arriving(request.n), self._ready(request) as (link, prepared):
+            events = link.stream(prepared)
         async with contextlib.aclosing(events):
             async for event in events:
                 if isinstance(event, Finished):
-                    event = _with_warnings(event, request)
+                    event = _with_warnings(event, prepared)
                 yield event
 
-    async def prepare(self, request: GenerateRequest, facts: ModelFacts) -> GenerateRequest:
+    async def prepare(self, request: GenerateRequest, model: LoadedModel) -> GenerateRequest:
         """The request with its messages rendered, refused if no tokenizer could make it fit.
 
         Raises: InvalidRequestError, PromptTooLongError.
         """
         if request.messages is not None:
-            rendered = await self._render(request)
+            rendered = await _render(request, model)
             request = msgspec.structs.replace(
                 request,
                 prompt=rendered.text,
@@ -56,27 +57,21 @@ class Generate:
                 template_kwargs={},
                 warnings=(*request.warnings, *rendered.warnings),
             )
-        refuse_absurd(request, facts)
+        refuse_absurd(request, model.facts)
         return request
 
     async def render(self, request: GenerateRequest) -> str:
         """The prompt that ``request``'s messages become. Raises: InvalidRequestError."""
-        await self.models.engine()
-        return (await self._render(request)).text
-
-    async def _render(self, request: GenerateRequest) -> RenderedPrompt:
-        return await self.models.renderer.render(
-            request.messages or (),
-            continue_last=request.continue_last,
-            variables=request.template_kwargs,
-        )
+        name, _ = self.models.resolve(request.model)
+        async with self.models.use(name) as model:
+            return (await _render(request, model)).text
 
     async def tokenize(
-        self, text: str, *, add_special: bool = False, parse_special: bool = True
+        self, text: str, *, model: str = "", add_special: bool = False, parse_special: bool = True
     ) -> tuple[int, ...]:
         """Token ids of ``text``. Never waits for generation.
 
-        Raises: InvalidRequestError above ``MAX_TOKENIZE_BYTES``.
+        Raises: InvalidRequestError above ``MAX_TOKENIZE_BYTES``; as ``Models.use``.
         """
         num_bytes = len(text.encode("utf-8", "replace"))
         if num_bytes > MAX_TOKENIZE_BYTES:
@@ -85,47 +80,54 @@ class Generate:
                 " at once",
                 field="text",
             )
-        link = await self.models.engine()
+        link = await self.models.engine(self.models.resolve(model)[0])
         return await link.tokenize(text, add_special=add_special, parse_special=parse_special)
 
-    async def detokenize(self, tokens: Sequence[int]) -> str:
+    async def detokenize(self, tokens: Sequence[int], *, model: str = "") -> str:
         """Text of ``tokens``. Raises: InvalidRequestError for ids beyond the vocabulary."""
-        link = await self.models.engine()
+        link = await self.models.engine(self.models.resolve(model)[0])
         return await link.detokenize(tokens)
 
     async def probe(
         self, request: GenerateRequest, *, use_samplers: bool, top: int
     ) -> tuple[tuple[int, str, float], ...]:
         """(token id, text, probability) of the likeliest next tokens after the prompt."""
-        async with self._arriving(1):
-            link, request = await self._ready(request)
-            return await link.probe(request, use_samplers=use_samplers, top=top)
+        async with self._arriving(1), self._ready(request) as (link, prepared):
+            return await link.probe(prepared, use_samplers=use_samplers, top=top)
 
     def stop_all(self) -> None:
         """Every running request ends as ``cancelled`` within one step."""
-        link = self.models.link
-        if link is not None:
-            link.cancel_all()
+        for model in self.models.loaded:
+            model.link.cancel_all()
 
-    async def _ready(self, request: GenerateRequest) -> tuple[EngineLink, GenerateRequest]:
-        """An engine and the request prepared for its model, even if models change meanwhile."""
+    @contextlib.asynccontextmanager
+    async def _ready(
+        self, request: GenerateRequest
+    ) -> AsyncGenerator[tuple[EngineLink, GenerateRequest], None]:
+        """An engine and the request prepared for its model, even if models change meanwhile; the
+        model stays within the block."""
+        name, warning = self.models.resolve(request.model)
+        if warning is not None:
+            request = msgspec.structs.replace(request, warnings=(*request.warnings, warning))
         while True:
-            link = await self.models.engine()
-            try:
-                prepared = await self.prepare(request, link.facts)
-            except InnkeeperError:
-                if link is self.models.link:
-                    raise
-                continue
-            if link.alive:
-                return link, prepared
+            async with self.models.use(name) as model:
+                try:
+                    link = await model.engine()
+                    prepared = await self.prepare(request, model)
+                except InnkeeperError:
+                    if not model.is_leaving:
+                        raise
+                    continue
+                if link.alive:
+                    yield link, prepared
+                    return
 
     @contextlib.asynccontextmanager
     async def _arriving(self, num_choices: int) -> AsyncGenerator[None, None]:
-        """Counts choices that the engine does not know of yet. Raises: BusyError."""
-        link, facts = self.models.link, self.models.facts
-        num_open = self._num_arriving + (link.num_open if link else 0)
-        limit = self._max_queued + (facts.max_sequences if facts else 0)
+        """Counts choices that no engine knows of yet. Raises: BusyError."""
+        loaded = self.models.loaded
+        num_open = self._num_arriving + sum(model.link.num_open for model in loaded)
+        limit = self._max_queued + sum(model.facts.max_sequences for model in loaded)
         if num_open and num_open + num_choices > limit:
             raise BusyError(
                 f"{num_open} replies are being generated or waiting; the limit is {limit}",
@@ -136,6 +138,14 @@ class Generate:
             yield
         finally:
             self._num_arriving -= num_choices
+
+
+async def _render(request: GenerateRequest, model: LoadedModel) -> RenderedPrompt:
+    return await model.renderer.render(
+        request.messages or (),
+        continue_last=request.continue_last,
+        variables=request.template_kwargs,
+    )
 
 
 def refuse_absurd(request: GenerateRequest, facts: ModelFacts) -> None:

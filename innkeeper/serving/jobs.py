@@ -40,6 +40,11 @@ class LoadJob:
         # Watching is optional: an error nobody waited for is no warning of asyncio's.
         self._task.add_done_callback(self._settle)
 
+    def when_done(self, act: Callable[[], object]) -> None:
+        """Calls ``act`` once it has ended, however that came."""
+        assert self._task is not None
+        self._task.add_done_callback(lambda _: act())
+
     def progress(self, fraction: float, stage: str) -> None:
         self._set(LoadState(name=self.state.name, stage=stage, fraction=fraction))
 

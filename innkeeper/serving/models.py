@@ -1,118 +1,66 @@
-"""Which model is loaded, and keeping it so."""
+"""Which models are loaded: by name, as many as memory holds, the least used one leaving first."""
 
 import asyncio
 import logging
-import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
-import msgspec
 from msgspec import Struct
 
 from innkeeper.core import EngineConfig, ModelFacts
 from innkeeper.enginelink import EngineLink
 from innkeeper.enginelink.link import StartEngine
-from innkeeper.errors import (
-    BusyError,
-    EngineError,
-    InnkeeperError,
-    NoModelError,
-    NotFoundError,
-)
-from innkeeper.formats import gguf
+from innkeeper.errors import BusyError, InnkeeperError, NoModelError, NotFoundError
 from innkeeper.planner.hardware import Hardware, probe
 from innkeeper.prompt import Renderer
-from innkeeper.serving.fit import (
-    CheckModel,
-    Need,
-    check_model,
-    choose_sizes,
-    fits_beside,
-    refuse_too_big,
-)
+from innkeeper.serving.engine_settings import EngineDefaults, Overrides
+from innkeeper.serving.fit import CheckModel, Room, check_model, make_room
 from innkeeper.serving.jobs import LoadJob
+from innkeeper.serving.loaded import LoadedModel
+from innkeeper.serving.names import ModelEntry, bare, entry, match, model_name, models_in
 
 logger = logging.getLogger(__name__)
 
-_LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}$")
-_PART = re.compile(r"-\d{5}-of-\d{5}$")
-_STEADY_SECONDS = 60.0
 _DRAIN_SECONDS = 30.0
-_NOTICE_SECONDS = 0.005
+_SWEEP_SECONDS = 0.5
+_MAX_SHOWN = 20
 
 
-class EngineDefaults(Struct, frozen=True, kw_only=True):
-    """The server's settings for engines; a load may override some."""
+class KeepRules(Struct, frozen=True, kw_only=True):
+    """How long loaded models stay."""
 
-    backend: str = "llama_cpp"
-    num_ctx: int = 0
-    """Tokens one request may use; 0 = what fits the model and this computer."""
-    num_pool: int = 0
-    """Cells of the KV pool; 0 = ``num_ctx``, or room for a second chat where memory allows."""
-    max_sequences: int = 4
-    max_kept: int = 4
-    num_gpu_layers: int = -1
-    kv_type_k: str = "f16"
-    kv_type_v: str = "f16"
-    num_threads: int = 0
-    kv_reuse: str = "auto"
-    idle_refresh: bool = True
-    max_ubatch: int = 0
-    flash_attention: bool | None = None
-    options: dict[str, str] = {}
-
-    def config(self, path: Path, name: str, overrides: "Overrides | None") -> EngineConfig:
-        """What an engine needs to load ``path`` as ``name``."""
-        values = msgspec.structs.asdict(self)
-        if overrides is not None:
-            changes = msgspec.structs.asdict(overrides)
-            values |= {key: value for key, value in changes.items() if value is not None}
-        if values["num_pool"]:
-            values["num_pool"] = max(values["num_pool"], values["num_ctx"])
-        return EngineConfig(path=str(path), name=name, **values)
+    max_loaded: int = 0
+    """Most models at the same time; 0 = as many as memory holds, but one on a GPU, where nobody
+    knows what two need."""
+    idle_seconds: float = 0.0
+    """A model that nobody used for so long is unloaded; 0 = never."""
+    pinned: frozenset[str] = frozenset()
+    """Models that never make room for others."""
+    exact_names: bool = False
+    """A name that no model has is refused, also where one model alone is loaded."""
 
 
-class Overrides(Struct, frozen=True, kw_only=True):
-    """What one load may set differently; None = the server's default."""
+class _Load(Struct):
+    """A load under way, and who waits for it."""
 
-    num_ctx: int | None = None
-    max_sequences: int | None = None
-    num_gpu_layers: int | None = None
-    kv_type_k: str | None = None
-    kv_type_v: str | None = None
-    num_threads: int | None = None
-    max_ubatch: int | None = None
-    flash_attention: bool | None = None
-
-
-class ModelEntry(Struct, frozen=True):
-    """A model that may be loaded by name."""
-
-    name: str
-    path: Path
-    size_bytes: int
-    """Of all its parts."""
-
-
-class _Running(Struct):
-    """What is loaded, or being restarted."""
-
-    config: EngineConfig
-    link: EngineLink
-    renderer: Renderer
-    need: Need
-    started: float
-    num_crashes: int = 0
+    job: LoadJob
+    num_waiting: int = 0
+    model: LoadedModel | None = None
+    """Once it is there, claimed for everyone who waits."""
 
 
 class Models:
-    """The one loaded model and its engine. Belongs to one event loop.
+    """The loaded models and their engines. Belongs to one event loop.
+
+    The current model answers requests that name none: the one that was loaded by hand last. Others
+    come when a request names them, and stay while there is room.
 
     folder: ``*.gguf`` in it (and below) can be loaded by name.
     log_folder: where engines write their log; None = nowhere.
     start: how an engine is started; tests pass their own.
-    check: looks at a model before the loaded one is touched; raises what is wrong with it.
+    check: looks at a model before a loaded one is touched; raises what is wrong with it.
     hardware: what this computer has; tests pass smaller ones.
     retry_seconds: waits before the restarts after a crash; the last one repeats.
     """
@@ -122,6 +70,7 @@ class Models:
         folder: Path,
         defaults: EngineDefaults,
         *,
+        keep: KeepRules | None = None,
         log_folder: Path | None = None,
         start: StartEngine = EngineLink.start,
         check: CheckModel = check_model,
@@ -130,24 +79,47 @@ class Models:
     ) -> None:
         self._folder = folder
         self._defaults = defaults
+        self._keep = keep or KeepRules()
         self._log_path = log_folder / "engine.log" if log_folder else None
         self._start = start
         self._check = check
         self._hardware = hardware
         self._retry_seconds = tuple(retry_seconds)
         self._chosen: dict[str, Path] = {}
-        self._running: _Running | None = None
+        self._configs: dict[str, EngineConfig] = {}
+        self._idle_seconds: dict[str, float] = {}
+        self._loaded: dict[str, LoadedModel] = {}
+        self._current: LoadedModel | None = None
+        self._asleep: str | None = None
+        self._loads: dict[str, _Load] = {}
         self._job: LoadJob | None = None
-        self._revival: asyncio.Future[EngineLink] | None = None
-        self._reviver: asyncio.Task[None] | None = None
         self._retiring: set[asyncio.Task[None]] = set()
+        self._sweeper: asyncio.Task[None] | None = None
         self._swap_lock = asyncio.Lock()
         self._closed = False
 
+    # --- what there is ----------------------------------------------------------------------------
+
+    @property
+    def loaded(self) -> list[LoadedModel]:
+        """The current model first, then by last use."""
+        every = sorted(self._loaded.values(), key=lambda model: -model.last_used)
+        return sorted(every, key=lambda model: model is not self._current)
+
     @property
     def facts(self) -> ModelFacts | None:
-        """The loaded model; kept while its engine restarts; None if nothing is loaded."""
-        return self._running.link.facts if self._running else None
+        """The current model; kept while its engine restarts; None if nothing is loaded."""
+        return self._current.facts if self._current else None
+
+    def facts_of(self, name: str) -> ModelFacts | None:
+        """Of the model that a request for ``name`` was or will be answered by, if it is loaded."""
+        found = self._loaded.get(match(bare(name), self._loaded) or "") if name else None
+        return found.facts if found else self.facts
+
+    def answering(self, name: str) -> str:
+        """The name of the model that answers, or answered, a request for ``name``."""
+        facts = self.facts_of(name)
+        return facts.name if facts else name
 
     @property
     def job(self) -> LoadJob | None:
@@ -157,243 +129,346 @@ class Models:
     @property
     def healthy(self) -> bool:
         """A model is loaded and its engine answers."""
-        return self._running is not None and self._running.link.responsive
+        return self._current is not None and self._current.link.responsive
 
     @property
     def renderer(self) -> Renderer:
-        """Of the loaded model's chat template. Raises: NoModelError."""
-        if self._running is None:
+        """Of the current model's chat template. Raises: NoModelError."""
+        if self._current is None:
             raise _no_model()
-        return self._running.renderer
+        return self._current.renderer
 
     @property
     def link(self) -> EngineLink | None:
-        """The engine as it is now, dead or alive; use ``engine`` to send it something."""
-        return self._running.link if self._running else None
+        """The current model's engine, dead or alive; use ``engine`` to send it something."""
+        return self._current.link if self._current else None
 
     def entries(self) -> list[ModelEntry]:
         """What can be loaded by name, sorted: files in the folder (first parts only), and those
         loaded by path. Reads the folder anew each time."""
-        paths = {_name(path.relative_to(self._folder)): path for path in _files(self._folder)}
-        paths |= self._chosen
-        found = {name: entry for name, path in paths.items() if (entry := _entry(path, name))}
-        return sorted(found.values(), key=lambda entry: entry.name.lower())
+        paths = models_in(self._folder) | self._chosen
+        found = [entry(path, name) for name, path in paths.items()]
+        return sorted((each for each in found if each), key=lambda each: each.name.lower())
+
+    def resolve(self, name: str) -> tuple[str, str | None]:
+        """The model that a client means by ``name``, empty for the current one, and a warning.
+
+        Where one model alone is loaded it answers to every name that no model has, since many
+        clients send one that somebody else made up. Raises: NotFoundError.
+        """
+        wanted = bare(name)
+        if not wanted:
+            return "", None
+        here = self._loaded.keys() | self._loads.keys()
+        if (found := match(wanted, here)) is not None:
+            return found, None
+        names = [each.name for each in self.entries()]
+        if (found := match(wanted, names)) is not None:
+            return found, None
+        if self._keep.exact_names or len(here) > 1 or (names and not here):
+            raise self._not_found(name)
+        only = next(iter(here), "the loaded model")
+        return "", f"there is no model {wanted[:80]!r} here: {only} answered"
+
+    # --- using one --------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def use(self, name: str = "") -> AsyncGenerator[LoadedModel, None]:
+        """The model called ``name`` (as ``resolve`` returns it), loaded if it is not, and kept
+        until the block ends. What a request started goes on behind it.
+
+        Raises: NoModelError if none is named and nothing is loaded; what a load failed with.
+        """
+        model = await self._claim(name)
+        try:
+            yield model
+        finally:
+            model.release()
+
+    async def engine(self, name: str = "") -> EngineLink:
+        """Its engine; waits for a load or a restart that is under way. Raises: as ``use``."""
+        async with self.use(name) as model:
+            return await model.engine()
+
+    async def _claim(self, name: str) -> LoadedModel:
+        while True:
+            model = self._loaded.get(name) if name else self._current
+            if model is not None and not model.is_leaving:
+                return model.claim()
+            load = self._load_for(name)
+            try:
+                return await self._wait(load)
+            except InnkeeperError:
+                if name or self._current is None:
+                    raise
+
+    def _load_for(self, name: str) -> _Load:
+        """The load to wait for, begun if need be. Raises: NoModelError, NotFoundError."""
+        if name:
+            return self._loads.get(name) or self._begin(self._config(name), by_hand=False)
+        if self._loads:
+            return next(reversed(self._loads.values()))
+        if self._asleep is not None:
+            return self._begin(self._config(self._asleep), by_hand=False)
+        raise _no_model()
+
+    async def _wait(self, load: _Load) -> LoadedModel:
+        """Its model, claimed. Leaving early does not end the load."""
+        load.num_waiting += 1
+        try:
+            await load.job.wait()
+        except BaseException:
+            load.num_waiting -= 1
+            if load.model is not None:
+                load.model.release()
+            raise
+        assert load.model is not None
+        return load.model
+
+    # --- loading and unloading by hand ------------------------------------------------------------
 
     def start_load(self, name: str, overrides: Overrides | None = None) -> LoadJob:
-        """Loads a listed model, replacing the loaded one if that succeeds.
+        """Loads a listed model, replacing the current one if that succeeds.
 
         Raises: NotFoundError if ``entries`` has no such name; BusyError during another load.
         """
         wanted = name.removesuffix(".gguf")
-        for entry in self.entries():
-            if entry.name == wanted:
-                return self._start_job(self._defaults.config(entry.path, wanted, overrides))
-        raise NotFoundError(
-            f"there is no model {name[:80]!r} here",
-            field="model_name",
-            hint="GET /v1/internal/model/list has the names",
-        )
+        for each in self.entries():
+            if each.name == wanted:
+                return self._by_hand(self._defaults.config(each.path, wanted, overrides))
+        raise self._not_found(name, field="model_name")
 
     def start_load_file(self, path: Path, overrides: Overrides | None = None) -> LoadJob:
         """Loads a file that the user of this computer chose; never a path from a request.
 
         Raises: BusyError during another load.
         """
-        name = _name(Path(path.name))
+        name = model_name(Path(path.name))
         self._chosen[name] = path
-        return self._start_job(self._defaults.config(path, name, overrides))
+        return self._by_hand(self._defaults.config(path, name, overrides))
 
-    async def unload(self) -> None:
-        """Ends the engine; running requests end as crashed. Nothing loaded is fine."""
+    async def unload(self, name: str | None = None) -> None:
+        """Ends the engine of ``name``, or of every model; their replies end as crashed. Nothing
+        loaded is fine."""
         async with self._swap_lock:
-            await self._stop_running()
+            for model in list(self._loaded.values()):
+                if name in (None, model.name):
+                    self._forget(model)
+                    await model.close()
+            if name in (None, self._asleep):
+                self._asleep = None
 
-    async def engine(self) -> EngineLink:
-        """The engine to send a request to; waits for a load or a restart that is under way.
+    def keep_for(self, name: str, seconds: float | None) -> None:
+        """How long ``name`` stays loaded while nobody uses it; negative = for ever, None = as the
+        server is set."""
+        if seconds is None:
+            self._idle_seconds.pop(name, None)
+        else:
+            self._idle_seconds[name] = seconds
+        self._sweep()
 
-        Raises: NoModelError if nothing is loaded; what the load or the restart failed with.
-        """
-        while True:
-            if self._running is not None and self._running.link.alive:
-                return self._running.link
-            if self._revival is not None:
-                await asyncio.shield(self._revival)
-            elif self._job is not None and self._job.running:
-                await self._outcome(self._job)
-            elif self._running is None:
-                raise _no_model()
-            else:
-                await asyncio.sleep(_NOTICE_SECONDS)  # it has just died
-
-    async def _outcome(self, job: LoadJob) -> None:
-        """Waits for a load. If it fails, the model before it comes back, if there was one."""
-        try:
-            await job.wait()
-        except InnkeeperError:
-            if self._running is None:
-                raise
+    def seconds_left(self, model: LoadedModel) -> float | None:
+        """How long it stays if nobody uses it; None = for ever."""
+        limit = self._idle_seconds.get(model.name)
+        if limit is None:
+            is_kept = model.name in self._keep.pinned or not self._keep.idle_seconds
+            limit = -1.0 if is_kept else self._keep.idle_seconds
+        return None if limit < 0 else max(0.0, limit - (time.monotonic() - model.last_used))
 
     async def close(self) -> None:
         """Ends everything. Idempotent."""
         self._closed = True
-        if self._job is not None:
-            await self._job.cancel()
-        await self._stop_running()
+        for load in list(self._loads.values()):
+            await load.job.cancel()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        await self.unload()
         await asyncio.gather(*self._retiring, return_exceptions=True)
 
-    # --- loading --------------------------------------------------------------------------------
+    def _by_hand(self, config: EngineConfig) -> LoadJob:
+        for load in self._loads.values():
+            if load.job.running:
+                name = load.job.state.name
+                raise BusyError(f"{name} is being loaded", hint="wait until it is ready")
+        self._configs[config.name] = config
+        return self._begin(config, by_hand=True).job
 
-    def _start_job(self, config: EngineConfig) -> LoadJob:
-        if self._job is not None and self._job.running:
-            raise BusyError(
-                f"{self._job.state.name} is being loaded", hint="wait until it is ready"
+    # --- the load itself --------------------------------------------------------------------------
+
+    def _config(self, name: str) -> EngineConfig:
+        """As it was loaded by hand before, or as the server is set. Raises: NotFoundError."""
+        if name in self._configs:
+            return self._configs[name]
+        for each in self.entries():
+            if each.name == name:
+                return self._defaults.config(each.path, name, None)
+        raise self._not_found(name)
+
+    def _begin(self, config: EngineConfig, *, by_hand: bool) -> _Load:
+        job = self._job = LoadJob(config.name)
+        load = self._loads[config.name] = _Load(job)
+
+        async def work() -> ModelFacts:
+            async with self._swap_lock:
+                return await self._bring(config, load, by_hand=by_hand)
+
+        def forget() -> None:
+            if self._loads.get(config.name) is load:
+                del self._loads[config.name]
+
+        job.run(work)
+        job.when_done(forget)
+        return load
+
+    async def _bring(self, config: EngineConfig, load: _Load, *, by_hand: bool) -> ModelFacts:
+        """Starts the new engine before old ones end, if memory has room for all."""
+        there = self._loaded.get(config.name)
+        if there is not None and not by_hand:  # somebody was quicker
+            load.model = there.claim(load.num_waiting)
+            return there.facts
+        hardware = await asyncio.to_thread(self._hardware)
+        going = self._replaced(config.name) if by_hand else []
+        room = await self._room(config, going, hardware)
+        going = [model for model in self.loaded if model.name in room.leaving]
+        first = [] if room.may_overlap and _know_memory(going) else going
+        for model in first:
+            await self._stop(model, wait=not by_hand)
+        try:
+            link = await self._start(
+                room.config, on_progress=load.job.progress, log_path=self._log_path
             )
-        self._job = job = LoadJob(config.name)
-        job.run(lambda: self._swap(config, job))
-        return job
-
-    async def _swap(self, config: EngineConfig, job: LoadJob) -> ModelFacts:
-        """Starts the new engine before the old one ends, if memory has room for both."""
-        async with self._swap_lock:
-            old = self._running
-            freed = old.need if old else Need()
-            hardware = await asyncio.to_thread(self._hardware)
-            config = await asyncio.to_thread(choose_sizes, config, freed, hardware)
-            need = await asyncio.to_thread(self._check, config)
-            refuse_too_big(need, freed, hardware, config)
-            if old is not None and not (_can_wait(old) and fits_beside(need, hardware)):
-                await self._stop_reviving()
-                await old.link.close()
-            try:
-                link = await self._start_link(config, job)
-            except BaseException:
-                if old is not None and not old.link.alive and not self._closed:
-                    self._revive(old)
-                raise
-            if old is not None:
-                await self._stop_reviving()
-                self._retire(old)
-            self._adopt(config, link, need)
+        except BaseException:
+            self._bring_back(first)
+            raise
+        for model in going:
+            self._retire(model, seconds=_DRAIN_SECONDS if by_hand else None)
+        self._adopt(room, link, load, by_hand=by_hand)
         return link.facts
 
-    def _start_link(self, config: EngineConfig, job: LoadJob) -> "asyncio.Future[EngineLink]":
-        return asyncio.ensure_future(
-            self._start(config, on_progress=job.progress, log_path=self._log_path)
+    def _bring_back(self, stopped: Sequence[LoadedModel]) -> None:
+        """After a load that failed: the current model goes on, the others come when asked for."""
+        for model in stopped:
+            if model is self._current and not self._closed:
+                model.is_leaving = False
+                model.revive()
+            else:
+                self._retire(model, 0)
+
+    def _replaced(self, name: str) -> list[LoadedModel]:
+        """What a load by hand of ``name`` replaces: the current model, and an older load of it."""
+        pinned = self._keep.pinned - {name}
+        return [
+            model
+            for model in self._loaded.values()
+            if model.name == name or (model is self._current and model.name not in pinned)
+        ]
+
+    async def _room(
+        self, config: EngineConfig, going: Sequence[LoadedModel], hardware: Hardware
+    ) -> Room:
+        may_go = [
+            model
+            for model in reversed(self.loaded)
+            if model not in going and model.name not in self._keep.pinned
+        ]
+        on_gpu = any(model.facts.device != "CPU" for model in self._loaded.values())
+        return await asyncio.to_thread(
+            make_room,
+            config,
+            hardware,
+            loaded={model.name: model.need for model in self._loaded.values()},
+            going=[model.name for model in going],
+            may_go=[model.name for model in may_go],
+            max_loaded=self._keep.max_loaded or (1 if on_gpu else 0),
+            check=self._check,
         )
 
-    def _adopt(self, config: EngineConfig, link: EngineLink, need: Need) -> None:
-        facts = link.facts
-        self._running = running = _Running(
-            config=config,
-            link=link,
-            renderer=Renderer(
-                facts.chat_template, bos_text=facts.bos_text, eos_text=facts.eos_text
-            ),
-            need=need,
-            started=time.monotonic(),
-        )
-        link.lost.add_done_callback(lambda _: self._on_lost(running))
+    async def _stop(self, model: LoadedModel, *, wait: bool) -> None:
+        """Ends its engine, whose replies end as crashed if nobody is to ``wait`` for them."""
+        model.is_leaving = True
+        if wait:
+            await model.idle()
+        await model.stop()
 
-    def _retire(self, old: _Running) -> None:
-        """Lets the replaced engine finish what it is at."""
+    def _adopt(self, room: Room, link: EngineLink, load: _Load, *, by_hand: bool) -> None:
+        model = LoadedModel(
+            room.config,
+            link,
+            room.need,
+            start=self._start,
+            retry_seconds=self._retry_seconds,
+            log_path=self._log_path,
+        )
+        load.model = model.claim(load.num_waiting)
+        self._loaded[model.name] = model
+        if by_hand or self._current is None:
+            self._current, self._asleep = model, None
+        self._sweep()
+
+    def _forget(self, model: LoadedModel) -> None:
+        """It is no longer there; the model that was used last becomes the current one."""
+        model.is_leaving = True
+        if self._loaded.get(model.name) is model:
+            del self._loaded[model.name]
+        if self._current is model:
+            self._current = None
+            self._current = next(iter(self.loaded), None)
+
+    def _retire(self, model: LoadedModel, seconds: float | None) -> None:
+        """Lets it finish what it is at, for ``seconds`` at most."""
+        self._forget(model)
 
         async def drain() -> None:
-            deadline = time.monotonic() + _DRAIN_SECONDS
-            while old.link.num_open and not self._closed and time.monotonic() < deadline:
-                await asyncio.sleep(0.05)
-            await old.link.close()
-            await old.renderer.close()
+            drained = asyncio.ensure_future(model.idle(seconds))
+            while not drained.done() and not self._closed:
+                await asyncio.wait([drained], timeout=0.05)
+            drained.cancel()
+            await model.close()
 
         task = asyncio.create_task(drain())
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
 
-    async def _stop_running(self) -> None:
-        await self._stop_reviving()
-        running, self._running = self._running, None
-        if running is not None:
-            await running.link.close()
-            await running.renderer.close()
+    # --- models that nobody uses ------------------------------------------------------------------
 
-    # --- after a crash --------------------------------------------------------------------------
+    def _sweep(self) -> None:
+        """Sees to it that idle models leave, if any may."""
+        needed = self._keep.idle_seconds > 0 or self._idle_seconds
+        if needed and (self._sweeper is None or self._sweeper.done()):
+            self._sweeper = asyncio.create_task(self._keep_sweeping())
 
-    def _on_lost(self, running: _Running) -> None:
-        error = running.link.lost.result()
-        if error is None or running is not self._running or self._closed:
-            return
-        logger.error("%s: %s", running.config.name, error)
-        if time.monotonic() - running.started > _STEADY_SECONDS:
-            running.num_crashes = 0
-        self._revive(running)
+    async def _keep_sweeping(self) -> None:
+        while self._loaded and not self._closed:
+            await asyncio.sleep(_SWEEP_SECONDS)
+            async with self._swap_lock:
+                for model in list(self._loaded.values()):
+                    if self._is_tired(model):
+                        self._asleep = model.name if model is self._current else self._asleep
+                        logger.info("%s was not used: unloading it", model.name)
+                        self._retire(model, None)
 
-    def _revive(self, running: _Running) -> None:
-        if self._reviver is None or self._reviver.done():
-            self._revival = asyncio.get_running_loop().create_future()
-            self._reviver = asyncio.create_task(self._keep_reviving(running))
+    def _is_tired(self, model: LoadedModel) -> bool:
+        if model.is_busy:
+            model.last_used = time.monotonic()
+            return False
+        left = self.seconds_left(model)
+        return left is not None and left <= 0
 
-    async def _keep_reviving(self, running: _Running) -> None:
-        """Restarts until it works. Requests that wait learn of each failure."""
-        attempt = running.num_crashes
-        while True:
-            await asyncio.sleep(self._retry_seconds[min(attempt, len(self._retry_seconds) - 1)])
-            attempt += 1
-            assert self._revival is not None
-            try:
-                link = await self._start(running.config, log_path=self._log_path)
-            except InnkeeperError as error:
-                logger.error("restarting %s failed: %s", running.config.name, error)
-                revival, self._revival = self._revival, asyncio.Future()
-                _settle(revival, error)
-                continue
-            revival, self._revival = self._revival, None
-            running.link, running.started, running.num_crashes = link, time.monotonic(), attempt
-            link.lost.add_done_callback(lambda _: self._on_lost(running))
-            revival.set_result(link)
-            return
-
-    async def _stop_reviving(self) -> None:
-        reviver, self._reviver = self._reviver, None
-        if reviver is not None and not reviver.done():
-            reviver.cancel()
-            await asyncio.wait([reviver])
-        if self._revival is not None:
-            _settle(self._revival, EngineError("the model was replaced or unloaded"))
-            self._revival = None
+    def _not_found(self, name: str, field: str = "model") -> NotFoundError:
+        names = [each.name for each in self.entries()]
+        shown = ", ".join(names[:_MAX_SHOWN]) + (", ..." if len(names) > _MAX_SHOWN else "")
+        return NotFoundError(
+            f"there is no model {name[:80]!r} here",
+            field=field,
+            hint=f"there are: {shown}" if names else "put a .gguf file into the models folder",
+        )
 
 
-def _can_wait(old: _Running) -> bool:
-    """Whether the old engine may live on while the new one loads: nobody knows what two need on
-    a GPU."""
-    return old.link.alive and old.link.facts.device == "CPU"
-
-
-def _files(folder: Path) -> list[Path]:
-    """First parts of the models in ``folder``; projectors for images are no models."""
-    return [
-        path
-        for path in folder.rglob("*.gguf")
-        if not _LATER_PART.search(path.stem) and not path.name.startswith("mmproj")
-    ]
-
-
-def _name(path: Path) -> str:
-    return _PART.sub("", path.with_suffix("").as_posix())
-
-
-def _entry(path: Path, name: str) -> ModelEntry | None:
-    """None if the file is gone or not readable."""
-    try:
-        paths = [path.with_name(part) for part in gguf.split_names(path.name)]
-        return ModelEntry(name, path, sum(part.stat().st_size for part in paths))
-    except (OSError, InnkeeperError):
-        return None
+def _know_memory(going: Sequence[LoadedModel]) -> bool:
+    """Whether old engines may live on while a new one loads: nobody knows what two need on a
+    GPU."""
+    return all(model.link.alive and model.facts.device == "CPU" for model in going)
 
 
 def _no_model() -> NoModelError:
     return NoModelError("no model is loaded", hint="load one first")
-
-
-def _settle(future: "asyncio.Future[EngineLink]", error: Exception) -> None:
-    if not future.done():
-        future.set_exception(error)
-        future.exception()  # read, so that asyncio does not log a failure nobody waited for

@@ -2,6 +2,8 @@
 
 import json
 import socket
+import time
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -115,7 +117,6 @@ def test_thinking_reaches_the_template(think: object, expected: dict[str, Any]) 
     [
         ({"options": {"num_gpu": 5}}, "num_gpu"),
         ({"options": {"frobnicate": 5}}, "frobnicate"),
-        ({"keep_alive": "5m"}, "keep_alive"),
         ({"template": "{{ .Prompt }}"}, "template"),
         ({"context": [1, 2]}, "context"),
         ({"tools": [{"type": "function"}]}, "tools"),
@@ -194,13 +195,28 @@ def test_model_is_loaded_by_its_name_and_unloaded_by_keep_alive(two: Gateway) ->
         for name in ("a", "b:latest"):
             answer = client.post("/api/generate", json={**RAW, "model": name, "stream": False})
             assert len(answer.json()["response"]) == 12
-            (loaded,) = client.get("/api/ps").json()["models"]
-            assert loaded["name"] == f"{name.removesuffix(':latest')}:latest"
+            assert answer.json()["model"] == name
+        loaded = [each["name"] for each in client.get("/api/ps").json()["models"]]
+        assert sorted(loaded) == ["a:latest", "b:latest"]
+        gone = client.post("/api/generate", json={"model": "b", "keep_alive": 0}).json()
+        assert gone["done_reason"] == "unload"
         empty = client.post("/api/generate", json={"model": "a"}).json()
         assert (empty["done"], empty["done_reason"], empty["response"]) == (True, "load", "")
         ended = client.post("/api/chat", json={"model": "a", "messages": [], "keep_alive": 0})
         assert ended.json()["done_reason"] == "unload"
         assert client.get("/api/ps").json() == {"models": []}
+
+
+def test_keep_alive_is_how_long_the_model_stays(two: Gateway) -> None:
+    with two.client() as client:
+        kept = {**RAW, "model": "a", "stream": False, "keep_alive": "1h30m"}
+        client.post("/api/generate", json=kept)
+        (loaded,) = client.get("/api/ps").json()["models"]
+        left = datetime.fromisoformat(loaded["expires_at"]) - datetime.now(UTC)
+        assert 5300 < left.total_seconds() < 5401
+        client.post("/api/generate", json={**RAW, "model": "a", "stream": False, "keep_alive": 0})
+        while client.get("/api/ps").json()["models"]:
+            time.sleep(0.02)
 
 
 def test_unknown_model_is_404(client: httpx.Client) -> None:

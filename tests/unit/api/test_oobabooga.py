@@ -76,7 +76,11 @@ def own_gateway(tmp_path: Path) -> Iterator[Gateway]:
 def test_models_load_by_name_and_unload(own_gateway: Gateway) -> None:
     with own_gateway.client() as client:
         assert client.get("/health").json()["status"] == "no model"
-        assert client.get("/v1/models").json()["data"] == []
+        found = client.get("/v1/models").json()["data"]
+        assert [(each["id"], each["status"]["value"]) for each in found] == [
+            ("a", "unloaded"),
+            ("b", "unloaded"),
+        ]
         assert client.get("/v1/internal/model/info").json()["model_name"] == "None"
         response = client.post("/v1/completions", json={"prompt": "hi"})
         assert (response.status_code, response.json()["error"]["code"]) == (503, "no_model")

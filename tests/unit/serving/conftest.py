@@ -5,9 +5,26 @@ from pathlib import Path
 
 import pytest
 
+from innkeeper.planner.hardware import Hardware
 from innkeeper.serving import EngineDefaults, Models
+from innkeeper.units import GIB
 
 MakeModels = Callable[..., Models]
+
+
+def small_computer(taken: int = 0) -> Hardware:
+    """1 GiB, no GPU. taken: bytes of it that are not free."""
+    return Hardware(
+        system="Linux",
+        cpu_name="",
+        num_physical_cores=1,
+        num_usable_cores=1,
+        instruction_sets=frozenset(),
+        total_ram_bytes=GIB,
+        available_ram_bytes=GIB - taken,
+        limit_bytes=None,
+        swap_free_bytes=0,
+    )
 
 
 @pytest.fixture

@@ -22,11 +22,10 @@ from innkeeper.errors import (
     NotEnoughMemoryError,
     NotFoundError,
 )
-from innkeeper.planner.hardware import Hardware
 from innkeeper.serving import EngineDefaults, Generate, Models, Overrides
 from innkeeper.serving.fit import Need
 from innkeeper.units import GIB, MIB
-from tests.unit.serving.conftest import MakeModels
+from tests.unit.serving.conftest import MakeModels, small_computer
 
 FAKE = Path("/models/fake.gguf")
 
@@ -90,21 +89,6 @@ async def test_failed_load_leaves_the_old_model_answering(tmp_path: Path) -> Non
         assert len(await reply(models)) == 4
     finally:
         await models.close()
-
-
-def small_computer() -> Hardware:
-    """1 GiB, all of it free, no GPU."""
-    return Hardware(
-        system="Linux",
-        cpu_name="",
-        num_physical_cores=1,
-        num_usable_cores=1,
-        instruction_sets=frozenset(),
-        total_ram_bytes=GIB,
-        available_ram_bytes=GIB,
-        limit_bytes=None,
-        swap_free_bytes=0,
-    )
 
 
 async def test_old_model_comes_back_if_memory_had_room_for_one_only(tmp_path: Path) -> None:
@@ -231,7 +215,7 @@ async def test_restarts_wait_longer_each_time(tmp_path: Path) -> None:
         await real_sleep(min(seconds, 0))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("innkeeper.serving.models.asyncio.sleep", sleep)
+        patch.setattr("innkeeper.serving.loaded.asyncio.sleep", sleep)
         try:
             await models.start_load_file(FAKE).wait()
             while not crashed.is_set():

@@ -1,0 +1,52 @@
+"""What engines are started with: the server's settings, and what one load sets differently."""
+
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from innkeeper.core import EngineConfig
+
+
+class EngineDefaults(Struct, frozen=True, kw_only=True):
+    """The server's settings for engines; a load may override some."""
+
+    backend: str = "llama_cpp"
+    num_ctx: int = 0
+    """Tokens one request may use; 0 = what fits the model and this computer."""
+    num_pool: int = 0
+    """Cells of the KV pool; 0 = ``num_ctx``, or room for a second chat where memory allows."""
+    max_sequences: int = 4
+    max_kept: int = 4
+    num_gpu_layers: int = -1
+    kv_type_k: str = "f16"
+    kv_type_v: str = "f16"
+    num_threads: int = 0
+    kv_reuse: str = "auto"
+    idle_refresh: bool = True
+    max_ubatch: int = 0
+    flash_attention: bool | None = None
+    options: dict[str, str] = {}
+
+    def config(self, path: Path, name: str, overrides: "Overrides | None") -> EngineConfig:
+        """What an engine needs to load ``path`` as ``name``."""
+        values = msgspec.structs.asdict(self)
+        if overrides is not None:
+            changes = msgspec.structs.asdict(overrides)
+            values |= {key: value for key, value in changes.items() if value is not None}
+        if values["num_pool"]:
+            values["num_pool"] = max(values["num_pool"], values["num_ctx"])
+        return EngineConfig(path=str(path), name=name, **values)
+
+
+class Overrides(Struct, frozen=True, kw_only=True):
+    """What one load may set differently; None = the server's default."""
+
+    num_ctx: int | None = None
+    max_sequences: int | None = None
+    num_gpu_layers: int | None = None
+    kv_type_k: str | None = None
+    kv_type_v: str | None = None
+    num_threads: int | None = None
+    max_ubatch: int | None = None
+    flash_attention: bool | None = None
