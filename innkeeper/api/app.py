@@ -14,6 +14,7 @@ from innkeeper import __version__
 from innkeeper.api import (
     anthropic,
     discovery,
+    embeddings,
     kobold,
     llama_server,
     llamacpp,
@@ -27,7 +28,7 @@ from innkeeper.api import (
 from innkeeper.api.docs import add_docs
 from innkeeper.api.errors import CatchAll, add_handlers
 from innkeeper.api.security import Access, Guard
-from innkeeper.serving import Generate, Models
+from innkeeper.serving import Embed, Generate, Models
 
 _ABOUT = (
     "A self-hosted LLM server that speaks the APIs of OpenAI, Oobabooga (text-generation-webui),"
@@ -47,6 +48,7 @@ def create_app(generate: Generate, models: Models, access: Access | None = None)
     )
     app.include_router(openai.router(generate, models))
     app.include_router(oobabooga.router(generate, models))
+    app.include_router(embeddings.router(Embed(models)))
     app.include_router(kobold.router(generate, models))
     app.include_router(llamacpp.router(generate))
     app.include_router(tokens.router(generate))

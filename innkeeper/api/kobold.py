@@ -68,7 +68,7 @@ def router(generate: Generate, models: Models) -> APIRouter:
     _add_generation(routes, generate, jobs)
     _add_tokens(routes, generate)
     _add_facts(routes, models, jobs)
-    for path in ("embeddings", "transcribe", "tts", "websearch"):
+    for path in ("transcribe", "tts", "websearch"):
         _add_missing(routes, f"/api/extra/{path}")
     return routes
 
@@ -191,6 +191,7 @@ def _add_facts(routes: APIRouter, models: Models, jobs: Jobs) -> None:
     @routes.get("/api/extra/version", summary="What this server can do, in KoboldCpp's words")
     async def version() -> Response:
         flags = dict.fromkeys(_FLAGS, False)
+        flags["embeddings"] = any(each.facts.pooling for each in models.loaded)
         names = {"result": "KoboldCpp", "version": KOBOLDCPP_VERSION}
         return json_response({**names, **flags, "llm": models.facts is not None, "admin": 0})
 

@@ -47,7 +47,7 @@ _KNOWN = (
     *("id_slot", "return_tokens", "sse_ping_interval", "timings_per_token", "n_cmpl"),
     *("grammar_triggers", "preserved_tokens"),
 )
-_MISSING = "/infill /embedding /embeddings /rerank /reranking /v1/rerank /v1/reranking".split()
+_MISSING = ("/infill",)
 
 
 class Call(Struct, frozen=True, kw_only=True):

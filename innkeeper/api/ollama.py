@@ -33,7 +33,7 @@ _NEVER_SECONDS = 1e9
 """No pings: an empty line would be no JSON."""
 _NEVER = "2318-01-01T00:00:00Z"
 _NS_PER_MS = 1_000_000
-_MISSING = "embed embeddings pull push create copy delete".split()
+_MISSING = "pull push create copy delete".split()
 _ABOUT_MISSING = {
     "pull": "models are fetched with: innkeeper pull NAME",
     "delete": "models are removed with: innkeeper rm NAME",
@@ -306,6 +306,6 @@ def _about(entry: ModelEntry, models: Models) -> dict[str, Any]:
         "template": (known.chat_template or CHATML) if known else "",
         "details": tag["details"],
         "model_info": info,
-        "capabilities": ["completion"],
+        "capabilities": ["embedding"] if known and known.pooling else ["completion"],
         "modified_at": tag["modified_at"],
     }

@@ -119,6 +119,7 @@ def _make_models(settings: Settings, home: Home) -> Models:
         kv_type_k=settings.kv_type,
         kv_type_v=settings.kv_type,
         num_threads=settings.threads,
+        pooling=settings.pooling,
         kv_reuse=settings.kv_reuse,
         idle_refresh=not settings.no_idle_refresh,
         options=_options(settings),

@@ -173,7 +173,34 @@ class FakeRunner:
             time.sleep(3600)
 
 
-def load(config: EngineConfig, progress: ProgressCallback) -> FakeRunner:
+class FakeEmbedder:
+    """Vectors of how often each letter occurs; a document's score is what it shares with the
+    query."""
+
+    num_sequence_ids = 4
+    max_rows = 512
+
+    def __init__(self, config: EngineConfig) -> None:
+        self.tokenizer = ByteTokenizer()
+        self.facts = _facts(config)
+
+    def embed(self, texts: Sequence[Sequence[int]]) -> list[Logits]:
+        counts = [np.bincount(text, minlength=NUM_VOCAB)[:NUM_BYTES] for text in texts]
+        if self.facts.pooling == "rank":
+            halves = [_halves(text) for text in texts]
+            return [np.array([len(one & two)], np.float32) for one, two in halves]
+        return [count.astype(np.float32) for count in counts]
+
+    def pair(self, query: str, document: str) -> list[int]:
+        return self.tokenizer.encode(f"{query}\0{document}", add_special=False, parse_special=True)
+
+
+def _halves(text: Sequence[int]) -> tuple[set[int], set[int]]:
+    at = list(text).index(0)
+    return set(text[:at]), set(text[at + 1 :])
+
+
+def load(config: EngineConfig, progress: ProgressCallback) -> FakeRunner | FakeEmbedder:
     """Loads at once. Raises: EngineLoadError if told to, or for an unknown option."""
     unknown = set(config.options) - _KNOWN_OPTIONS
     if unknown:
@@ -182,7 +209,7 @@ def load(config: EngineConfig, progress: ProgressCallback) -> FakeRunner:
         raise EngineLoadError(config.options["fail_load"])
     for step in range(1, 5):
         progress(step / 4)
-    return FakeRunner(config)
+    return FakeEmbedder(config) if config.pooling else FakeRunner(config)
 
 
 def _facts(config: EngineConfig) -> ModelFacts:
@@ -206,4 +233,5 @@ def _facts(config: EngineConfig) -> ModelFacts:
         end_ids=(EOS,),
         max_token_bytes=1,
         chat_template=None,
+        pooling=config.pooling,
     )

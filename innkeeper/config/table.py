@@ -90,6 +90,13 @@ class Settings:
         maximum=1024,
         words=_AUTO_ZERO,
     )
+    pooling: str = setting(
+        "choice",
+        "auto",
+        "How a model makes embeddings; auto = as its file says, none = it writes text."
+        " rank is for rerankers.",
+        choices=("auto", "none", "mean", "cls", "last", "rank"),
+    )
     kv_reuse: str = setting(
         "choice",
         "auto",

@@ -81,13 +81,26 @@ class Probe(Struct, frozen=True, tag=True):
     top: int = 50
 
 
+class Embed(Struct, frozen=True, tag=True):
+    """Make a vector of each input, or, with ``query``, score each against it. Answered by
+    ``Vectors`` or ``Failed``."""
+
+    id: int
+    inputs: tuple[str | tuple[int, ...], ...]
+    query: str | None = None
+    truncate: bool = False
+    """Cut what is longer than the context; else it is refused."""
+    normalize: bool = True
+    """To a length of 1."""
+
+
 class Ping(Struct, frozen=True, tag=True):
     """Answered by ``Pong`` from outside the generation loop."""
 
     id: int
 
 
-ToEngine = Load | Submit | Cancel | Tokenize | Detokenize | Probe | Ping
+ToEngine = Load | Submit | Cancel | Tokenize | Detokenize | Probe | Embed | Ping
 
 
 # --- engine -> gateway ---------------------------------------------------------------------------
@@ -158,6 +171,14 @@ class Probabilities(Struct, frozen=True, tag=True):
     tokens: tuple[tuple[int, str, float], ...]
 
 
+class Vectors(Struct, frozen=True, tag=True):
+    """One per input, of little-endian float32."""
+
+    id: int
+    vectors: tuple[bytes, ...]
+    num_tokens: int
+
+
 class Pong(Struct, frozen=True, tag=True):
     id: int
     stats: EngineStats
@@ -173,6 +194,7 @@ FromEngine = (
     | Tokens
     | Text
     | Probabilities
+    | Vectors
     | Pong
 )
 

@@ -37,6 +37,8 @@ class EngineConfig(Struct, frozen=True, kw_only=True):
     """Most rows of one batch; 0 = 512 on a GPU, 128 on a CPU, where more only costs memory."""
     flash_attention: bool | None = None
     """None = on for GPUs or when V is quantized, else off."""
+    pooling: str = ""
+    """``mean``, ``cls``, ``last`` or ``rank``: the engine makes vectors of texts, and no text."""
     options: dict[str, str] = {}
     """Backend-specific settings; each backend documents and checks its own."""
 
@@ -73,6 +75,8 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
     max_token_bytes: int
     """Longest token; a text of ``b`` bytes has at least ``b / max_token_bytes`` tokens."""
     chat_template: str | None
+    pooling: str = ""
+    """How it makes vectors of texts; empty = it writes text."""
     num_layers: int = 0
     num_gpu_layers: int = 0
     device: str = "CPU"

@@ -13,7 +13,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Sequence
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import msgspec
 
@@ -21,6 +21,7 @@ from innkeeper.core import EngineConfig
 from innkeeper.core.frames import (
     Cancel,
     Detokenize,
+    Embed,
     ErrorInfo,
     Failed,
     Load,
@@ -39,12 +40,12 @@ from innkeeper.core.frames import (
     encode,
     read_body,
 )
-from innkeeper.engine.admission import Prepared
+from innkeeper.engine.embedding import EmbeddingEngine
 from innkeeper.engine.loop import Engine
-from innkeeper.engine.prompt import tokenize_prompt
-from innkeeper.engine.runner import Runner
+from innkeeper.engine.runner import Embedder, Runner
 from innkeeper.errors import EngineError, EngineLoadError, InnkeeperError, InvalidRequestError
 
+AnyEngine = Engine | EmbeddingEngine
 _BACKEND_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -88,13 +89,7 @@ def main() -> None:
     except InnkeeperError as error:
         writer.write([LoadFailed(ErrorInfo.of(error))])
         return
-    engine = Engine(
-        runner,
-        writer.write,
-        max_slice_seconds=first.config.max_slice_seconds,
-        kv_reuse=first.config.kv_reuse,
-        idle_refresh=first.config.idle_refresh,
-    )
+    engine = _engine(runner, first.config, writer)
     watch.engine = engine
     _Preparer(engine, inbound, writer).start()
     writer.write([Loaded(runner.facts)])
@@ -102,7 +97,19 @@ def main() -> None:
     engine.run()
 
 
-def _load(config: EngineConfig, writer: FrameWriter) -> Runner:
+def _engine(runner: Runner | Embedder, config: EngineConfig, writer: FrameWriter) -> AnyEngine:
+    if runner.facts.pooling:
+        return EmbeddingEngine(cast(Embedder, runner), writer.write)
+    return Engine(
+        cast(Runner, runner),
+        writer.write,
+        max_slice_seconds=config.max_slice_seconds,
+        kv_reuse=config.kv_reuse,
+        idle_refresh=config.idle_refresh,
+    )
+
+
+def _load(config: EngineConfig, writer: FrameWriter) -> Runner | Embedder:
     if not _BACKEND_NAME.fullmatch(config.backend):
         raise EngineLoadError(f"{config.backend!r} is not the name of a backend")
     last = -1.0
@@ -120,7 +127,7 @@ def _load(config: EngineConfig, writer: FrameWriter) -> Runner:
             f"the backend {config.backend!r} cannot be used: {error}",
             hint="run ./start again to complete the installation",
         ) from error
-    runner: Runner = backend.load(config, progress)
+    runner: Runner | Embedder = backend.load(config, progress)
     return runner
 
 
@@ -131,7 +138,7 @@ class _Reader(threading.Thread):
         self, stdin: BinaryIO, inbound: "queue.SimpleQueue[ToEngine]", writer: FrameWriter
     ) -> None:
         super().__init__(name="reader", daemon=True)
-        self.engine: Engine | None = None
+        self.engine: AnyEngine | None = None
         self._stdin = stdin
         self._inbound = inbound
         self._writer = writer
@@ -157,7 +164,7 @@ class _Preparer(threading.Thread):
     """
 
     def __init__(
-        self, engine: Engine, inbound: "queue.SimpleQueue[ToEngine]", writer: FrameWriter
+        self, engine: AnyEngine, inbound: "queue.SimpleQueue[ToEngine]", writer: FrameWriter
     ) -> None:
         super().__init__(name="tokenizer", daemon=True)
         self._engine = engine
@@ -190,7 +197,7 @@ class _Preparer(threading.Thread):
             failure = EngineError("the tokenizer failed; the engine's log says why")
             self._writer.write([Failed(frame.id, ErrorInfo.of(failure))])
 
-    def _answer(self, frame: Submit | Probe | Tokenize | Detokenize) -> None:
+    def _answer(self, frame: Submit | Probe | Embed | Tokenize | Detokenize) -> None:
         if isinstance(frame, Tokenize):
             tokens = self._tokenizer.encode(
                 frame.text, add_special=frame.add_special, parse_special=frame.parse_special
@@ -199,11 +206,7 @@ class _Preparer(threading.Thread):
         elif isinstance(frame, Detokenize):
             self._writer.write([Text(frame.id, self._decode(frame.tokens))])
         else:
-            facts = self._engine.runner.facts
-            tokens, truncated_n = tokenize_prompt(frame.request, self._tokenizer, facts)
-            self._engine.admission.warm(frame.request)
-            probe = frame if isinstance(frame, Probe) else None
-            self._engine.inbox.put(Prepared(frame.id, frame.request, tokens, truncated_n, probe))
+            self._engine.prepare(frame)
 
     def _decode(self, tokens: Sequence[int]) -> str:
         num_vocab = self._engine.runner.facts.num_vocab

@@ -17,20 +17,23 @@ from innkeeper.core import EngineStats, FinishReason
 from innkeeper.core.frames import (
     Cancel,
     Delta,
+    Embed,
     ErrorInfo,
     Failed,
     Finished,
     Probabilities,
     Probe,
+    Submit,
 )
 from innkeeper.engine.admission import Admission, Prepared
 from innkeeper.engine.kv_cache import KVCache
 from innkeeper.engine.logprobs import largest, log_softmax, token_logprob
+from innkeeper.engine.prompt import tokenize_prompt
 from innkeeper.engine.reply import Released
 from innkeeper.engine.runner import Logits, Runner
 from innkeeper.engine.scheduler import Batch, Scheduler, SliceSizer
 from innkeeper.engine.sequence import Sequence, Status
-from innkeeper.errors import EngineError, InnkeeperError
+from innkeeper.errors import EngineError, InnkeeperError, InvalidRequestError
 
 Emit = Callable[[list[msgspec.Struct]], None]
 
@@ -67,6 +70,23 @@ class Engine:
         self._refreshes_idle = idle_refresh
         self._refresh: Sequence | None = None
         self._num_steps = self._num_prompt = self._num_predicted = self._num_refreshed = 0
+
+    def prepare(self, frame: Submit | Probe | Embed) -> None:
+        """Tokenizes the prompt and warms up what the request needs; runs beside the loop.
+
+        Raises: InvalidRequestError, PromptTooLongError.
+        """
+        facts = self.runner.facts
+        if isinstance(frame, Embed):
+            raise InvalidRequestError(
+                f"{facts.name} writes text and makes no embeddings",
+                field="model",
+                hint="name an embedding model, or load this one with --pooling mean",
+            )
+        tokens, truncated_n = tokenize_prompt(frame.request, self.runner.tokenizer, facts)
+        self.admission.warm(frame.request)
+        probe = frame if isinstance(frame, Probe) else None
+        self.inbox.put(Prepared(frame.id, frame.request, tokens, truncated_n, probe))
 
     def run(self) -> None:
         """Steps for ever; sleeps while there is nothing to do."""

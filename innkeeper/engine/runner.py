@@ -102,5 +102,22 @@ class Runner(Protocol):
         """Frees the model. Idempotent."""
 
 
-LoadBackend = Callable[[EngineConfig, ProgressCallback], Runner]
+class Embedder(Protocol):
+    """One loaded embedding model or reranker, used by one thread."""
+
+    facts: ModelFacts
+    tokenizer: Tokenizer
+    num_sequence_ids: int
+    """Most texts of one ``embed``."""
+    max_rows: int
+    """Most tokens of one ``embed``, and of one text."""
+
+    def embed(self, texts: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
+        """A vector (width,) of each text; of a reranker (1,), the score. Keeps nothing."""
+
+    def pair(self, query: str, document: str) -> list[int]:
+        """The tokens by which a reranker reads a query and a document."""
+
+
+LoadBackend = Callable[[EngineConfig, ProgressCallback], Runner | Embedder]
 """Each module under ``innkeeper.backends`` has ``load`` of this type."""

@@ -20,8 +20,10 @@ logger = logging.getLogger(__name__)
 ProgressCallback = Callable[[float, str], None]
 """Called with (fraction 0..1, stage) while the model loads."""
 
-_Reply = frames.Tokens | frames.Text | frames.Probabilities | frames.Pong
-_R = TypeVar("_R", frames.Tokens, frames.Text, frames.Probabilities, frames.Pong)
+_Reply = frames.Tokens | frames.Text | frames.Probabilities | frames.Vectors | frames.Pong
+_R = TypeVar("_R", frames.Tokens, frames.Text, frames.Probabilities, frames.Vectors, frames.Pong)
+_LONG = (frames.Probe, frames.Embed)
+"""Calls that are work, and are cancelled if nobody waits."""
 _READ_BYTES = 1 << 18
 
 
@@ -153,6 +155,22 @@ class EngineLink:
         frame = frames.Probe(frame_id, request, use_samplers, top)
         return (await self._call(frame_id, frame, frames.Probabilities)).tokens
 
+    async def embed(
+        self,
+        inputs: Sequence[str | tuple[int, ...]],
+        *,
+        query: str | None = None,
+        truncate: bool = False,
+        normalize: bool = True,
+    ) -> frames.Vectors:
+        """A vector of each input, or its score against ``query``.
+
+        Raises: InvalidRequestError if the model writes text, PromptTooLongError.
+        """
+        frame_id = next(self._ids)
+        frame = frames.Embed(frame_id, tuple(inputs), query, truncate, normalize)
+        return await self._call(frame_id, frame, frames.Vectors)
+
     async def close(self) -> None:
         """Ends the process: politely, then by SIGTERM, then by SIGKILL. Idempotent."""
         self._closing = True
@@ -177,7 +195,7 @@ class EngineLink:
             reply = await future
         finally:
             self._replies.pop(frame_id, None)
-            if future.cancelled() and isinstance(frame, frames.Probe) and self.alive:
+            if future.cancelled() and isinstance(frame, _LONG) and self.alive:
                 self._send(frames.Cancel(frame_id))
         if not isinstance(reply, kind):
             raise EngineError(f"the engine answered with {type(reply).__name__}")

@@ -43,6 +43,13 @@ class TensorInfo(NamedTuple):
         return math.prod(self.shape)
 
 
+_POOLING_TYPES = ("", "mean", "cls", "last", "rank")
+_ENCODERS = frozenset(
+    "bert nomic-bert nomic-bert-moe jina-bert-v2 jina-bert-v3 modern-bert neo-bert eurobert".split()
+)
+"""Architectures that read a text at once, in both directions, and write none."""
+
+
 @dataclass(frozen=True)
 class GgufHeader:
     """A validated header. Of a split set, ``gguf_split.read_model`` makes one for all parts."""
@@ -88,6 +95,15 @@ class GgufHeader:
     def hparam(self, name: str) -> Value | None:
         """``ARCHITECTURE.name``, whatever its type."""
         return self.metadata.get(f"{self.architecture}.{name}")
+
+    @property
+    def pooling(self) -> str:
+        """How an embedding model or reranker makes vectors: ``mean``, ``cls``, ``last``, ``rank``;
+        empty for a model that writes text. Source: llama.cpp's ``LLAMA_POOLING_TYPE``."""
+        kind = self.hparam("pooling_type")
+        if isinstance(kind, int) and 0 < kind < len(_POOLING_TYPES):
+            return _POOLING_TYPES[kind]
+        return "mean" if self.architecture in _ENCODERS else ""
 
     def array_length(self, key: str) -> int | None:
         """Number of items of the array ``key``, kept or skipped."""

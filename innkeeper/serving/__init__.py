@@ -16,6 +16,7 @@ Requests name a model only through ``models.resolve`` and ``models.start_load``,
 up in ``models.entries()``; no path that a request holds is ever opened.
 """
 
+from innkeeper.serving.embed import Embed, Embedded
 from innkeeper.serving.engine_settings import EngineDefaults, Overrides
 from innkeeper.serving.generate import Generate
 from innkeeper.serving.jobs import LoadJob, LoadState
@@ -24,6 +25,8 @@ from innkeeper.serving.models import KeepRules, Models
 from innkeeper.serving.names import ModelEntry
 
 __all__ = [
+    "Embed",
+    "Embedded",
     "EngineDefaults",
     "Generate",
     "KeepRules",

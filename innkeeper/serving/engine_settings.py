@@ -26,6 +26,8 @@ class EngineDefaults(Struct, frozen=True, kw_only=True):
     idle_refresh: bool = True
     max_ubatch: int = 0
     flash_attention: bool | None = None
+    pooling: str = "auto"
+    """``auto`` = as the model's header says; ``none`` = it writes text."""
     options: dict[str, str] = {}
 
     def config(self, path: Path, name: str, overrides: "Overrides | None") -> EngineConfig:

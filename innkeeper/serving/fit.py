@@ -20,6 +20,7 @@ from innkeeper.units import format_bytes
 logger = logging.getLogger(__name__)
 
 _CPU_UBATCH, _GPU_UBATCH = 128, 512
+_EMBEDDING_CTX = 2048
 _DEFAULT_CTX = 8192
 """Where nothing is known of a model's memory."""
 
@@ -75,7 +76,8 @@ def choose_sizes(config: EngineConfig, freed: Need, hardware: Hardware) -> Engin
 
     ``freed``: what the engine that it replaces gives back. Raises: as ``check_model``.
     """
-    if config.num_ctx and config.num_pool:
+    config = _with_pooling(config)
+    if config.pooling or (config.num_ctx and config.num_pool):
         return config
     if config.backend != "llama_cpp":
         num_ctx = config.num_ctx or _DEFAULT_CTX
@@ -104,6 +106,22 @@ def choose_sizes(config: EngineConfig, freed: Need, hardware: Hardware) -> Engin
         num_pool=chosen.num_pool,
         num_gpu_layers=chosen.num_gpu_layers,
     )
+
+
+def _with_pooling(config: EngineConfig) -> EngineConfig:
+    """``config`` with "auto" resolved, and the sizes of a model that makes vectors: it keeps no
+    chat, and a context beyond what texts need costs memory with its square."""
+    if config.backend != "llama_cpp":
+        pooling = "" if config.pooling in ("auto", "none") else config.pooling
+        return replace(config, pooling=pooling)
+    header = gguf.read_model(Path(config.path)).header
+    pooling = header.pooling if config.pooling == "auto" else config.pooling
+    if pooling in ("", "none"):
+        return replace(config, pooling="")
+    trained = header.hparam("context_length")
+    limit = trained if isinstance(trained, int) else _EMBEDDING_CTX
+    num_ctx = min(config.num_ctx or _EMBEDDING_CTX, limit)
+    return replace(config, pooling=pooling, num_ctx=num_ctx, num_pool=num_ctx)
 
 
 def make_room(

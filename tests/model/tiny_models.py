@@ -329,6 +329,50 @@ def write_llama_q8_0(path: Path) -> Path:
     return write_llama(path, quant=QuantType.Q8_0)
 
 
+def write_bert(path: Path, *, seed: int = 6, is_ranker: bool = False) -> Path:
+    """A BERT that makes vectors of texts, or, as a reranker, one number of a query and a text."""
+    words = [f"▁{letter}" for letter in SYMBOLS.strip()] + [f"▁{word}" for word in WORDS]
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *dict.fromkeys(words)]
+    tokens += [letter for letter in SYMBOLS.strip() if letter.islower()]
+    types = [_CONTROL, _UNKNOWN, _CONTROL, _CONTROL] + [_NORMAL] * (len(tokens) - 4)
+    vocabulary = Vocabulary("bert", "default", tokens, types, None, None, bos_id=2, eos_id=3)
+    weights, width = _Weights(path, "bert", vocabulary, seed), 64
+    writer = weights.writer
+    _add_shape(writer, "Tiny BERT", _Shape(width, 2, 2, 2, 32, 128))
+    writer.add_layer_norm_eps(1e-12)
+    writer.add_causal_attention(False)
+    writer.add_pooling_type(gguf.PoolingType.RANK if is_ranker else gguf.PoolingType.MEAN)
+    writer.add_token_type_count(2)
+    writer.add_sep_token_id(3)
+    writer.add_pad_token_id(0)
+    weights.embedding("token_embd.weight", width, 1.0, is_output=False)
+    weights.matrix("token_types.weight", 2, width, gain=0.1)
+    weights.matrix("position_embd.weight", NUM_CTX_TRAIN, width, gain=0.1)
+    _add_norm(weights, "token_embd_norm", width)
+    for layer in range(2):
+        prefix = f"blk.{layer}."
+        for part in ("attn_q", "attn_k", "attn_v", "attn_output"):
+            weights.matrix(f"{prefix}{part}.weight", width, width, gain=1.5)
+            weights.vector(f"{prefix}{part}.bias", width, 0.0)
+        weights.matrix(prefix + "ffn_up.weight", 128, width, gain=1.5)
+        weights.vector(prefix + "ffn_up.bias", 128, 0.0)
+        weights.matrix(prefix + "ffn_down.weight", width, 128)
+        weights.vector(prefix + "ffn_down.bias", width, 0.0)
+        _add_norm(weights, prefix + "attn_output_norm", width)
+        _add_norm(weights, prefix + "layer_output_norm", width)
+    if is_ranker:
+        weights.matrix("cls.weight", width, width)
+        weights.vector("cls.bias", width, 0.0)
+        weights.matrix("cls.output.weight", 1, width)
+        weights.vector("cls.output.bias", 1, 0.0)
+    return weights.write()
+
+
+def _add_norm(weights: _Weights, name: str, width: int) -> None:
+    weights.vector(f"{name}.weight", width)
+    weights.vector(f"{name}.bias", width, 0.0)
+
+
 WRITERS: dict[str, Callable[[Path], Path]] = {
     "llama": write_llama,
     "llama-q8_0": write_llama_q8_0,

@@ -4,10 +4,12 @@ import ctypes
 import os
 import time
 from collections.abc import Callable
+from typing import Any
 
 import llama_cpp.llama_cpp as lib
 
 from innkeeper.backends.llama_cpp import log
+from innkeeper.backends.llama_cpp.embedder import MAX_TEXTS, POOLING_TYPES, LlamaEmbedder
 from innkeeper.backends.llama_cpp.runner import LlamaRunner
 from innkeeper.backends.llama_cpp.threads import ThreadTuner, usable_cores
 from innkeeper.backends.llama_cpp.tokenizer import LlamaTokenizer
@@ -28,7 +30,7 @@ _KV_TYPES = {
 _QUANTIZED = frozenset(_KV_TYPES) - {"f32", "f16"}
 
 
-def load(config: EngineConfig, progress: ProgressCallback) -> LlamaRunner:
+def load(config: EngineConfig, progress: ProgressCallback) -> LlamaRunner | LlamaEmbedder:
     """Loads a GGUF. Frees what it made if it fails.
 
     Raises: UnsupportedModelError if llama.cpp cannot run it; NotEnoughMemoryError and
@@ -45,6 +47,9 @@ def load(config: EngineConfig, progress: ProgressCallback) -> LlamaRunner:
         raise
     tokenizer = LlamaTokenizer(lib.llama_model_get_vocab(model))
     facts = _facts(config, model, context, tokenizer, time.perf_counter() - started)
+    if config.pooling:
+        _set_threads(context, config)
+        return LlamaEmbedder(model, context, facts, tokenizer)
     tuner = ThreadTuner(config.num_threads or usable_cores(), is_fixed=config.num_threads > 0)
     can_shift = lib.llama_memory_can_shift(lib.llama_get_memory(context))
     is_editable = bool(can_shift) and _is_editable(config, model)
@@ -77,7 +82,8 @@ def _load_model(config: EngineConfig, progress: ProgressCallback) -> "lib.llama_
     log.errors.clear()
     model = lib.llama_model_load_from_file(os.fsencode(config.path), params)
     if model:
-        _refuse_unsupported(model)
+        if not config.pooling:
+            _refuse_unsupported(model)
         return model
     cause = log.cause("llama.cpp gave no reason")
     if "unknown model architecture" in cause or "unsupported" in cause:
@@ -104,6 +110,8 @@ def _refuse_unsupported(model: "lib.llama_model_p") -> None:
 
 
 def _make_context(config: EngineConfig, model: "lib.llama_model_p") -> "lib.llama_context_p":
+    if config.pooling:
+        return _make_pooling_context(config, model)
     num_ids = config.num_sequence_ids(can_edit=_is_editable(config, model))
     num_ids = min(num_ids, _MAX_SEQUENCE_IDS)
     params = lib.llama_context_default_params()
@@ -118,6 +126,34 @@ def _make_context(config: EngineConfig, model: "lib.llama_model_p") -> "lib.llam
     params.type_k = _kv_type(config.kv_type_k)
     params.type_v = _kv_type(config.kv_type_v)
     params.flash_attn_type = _flash_attention(config)
+    return _init_context(model, params)
+
+
+def _make_pooling_context(
+    config: EngineConfig, model: "lib.llama_model_p"
+) -> "lib.llama_context_p":
+    """One micro-batch holds a whole text: encoders look at all of it at once."""
+    if config.pooling not in POOLING_TYPES:
+        raise EngineLoadError(
+            f"pooling {config.pooling!r} is not one of {', '.join(POOLING_TYPES)}", field="pooling"
+        )
+    params = lib.llama_context_default_params()
+    params.n_ctx = params.n_batch = params.n_ubatch = config.num_ctx
+    params.n_seq_max = MAX_TEXTS
+    params.kv_unified = True
+    params.no_perf = True
+    params.embeddings = True
+    params.pooling_type = POOLING_TYPES[config.pooling]
+    params.flash_attn_type = _flash_attention(config)
+    return _init_context(model, params)
+
+
+def _set_threads(context: "lib.llama_context_p", config: EngineConfig) -> None:
+    num_threads = config.num_threads or usable_cores()
+    lib.llama_set_n_threads(context, num_threads, num_threads)
+
+
+def _init_context(model: "lib.llama_model_p", params: Any) -> "lib.llama_context_p":
     log.errors.clear()
     context = lib.llama_init_from_model(model, params)
     if not context:
@@ -191,6 +227,7 @@ def _facts(
         end_ids=tokenizer.end_ids(),
         max_token_bytes=tokenizer.max_token_bytes(),
         chat_template=_chat_template(model),
+        pooling=config.pooling,
         num_layers=num_layers + 1,
         num_gpu_layers=on_gpu if uses_gpu(config) else 0,
         device="GPU" if uses_gpu(config) else "CPU",
