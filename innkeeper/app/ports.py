@@ -16,7 +16,8 @@ def bind(host: str, port: int, purpose: str, flag: str) -> socket.socket:
     SettingsError if ``host`` is no address of this computer.
     """
     address = _address(host, port)
-    bound = socket.socket(address[0], socket.SOCK_STREAM)
+    # asyncio turns Nagle's delay (40 ms an answer) off only where the protocol is named
+    bound = socket.socket(address[0], socket.SOCK_STREAM, socket.IPPROTO_TCP)
     if sys.platform != "win32":  # there it would let two servers share the port
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

@@ -1,5 +1,6 @@
 """Starting and stopping: homes, locks, ports, and the whole server over the fake backend."""
 
+import asyncio
 import json
 import os
 import signal
@@ -161,6 +162,20 @@ def test_a_bound_port_takes_connections_at_once() -> None:
     with bind("localhost", 0, "API", "--api-port") as bound:
         with socket.create_connection(bound.getsockname(), timeout=5):
             pass
+
+
+async def test_answers_do_not_wait_for_nagle() -> None:
+    taken: asyncio.Queue[int] = asyncio.Queue()
+
+    def accept(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        sock = writer.get_extra_info("socket")
+        taken.put_nowait(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        writer.close()
+
+    with bind("127.0.0.1", 0, "API", "--api-port") as bound:
+        async with await asyncio.start_server(accept, sock=bound):
+            with socket.create_connection(bound.getsockname(), timeout=5):
+                assert await taken.get() != 0
 
 
 # --- the whole server ---------------------------------------------------------------------------
