@@ -26,7 +26,7 @@ from innkeeper.serving import Generate
 _MAX_TEXT_CHARS = 64 * 1024 * 1024
 _read_text = values.text(_MAX_TEXT_CHARS)
 _KNOWN = (
-    "system thinking stop_sequences container context_management mcp_servers tools metadata"
+    "system thinking stop_sequences container context_management mcp_servers metadata"
     " betas output_config inference_geo speed cache_control diagnostics"
     " user_profile_id workspace_id"
 ).split()

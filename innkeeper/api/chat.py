@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec import UNSET, Struct, UnsetType
 
-from innkeeper.api import requests, values
+from innkeeper.api import reasoning, requests, tools, values
 from innkeeper.api.completions import include_usage
 from innkeeper.api.envelope import Envelope
 from innkeeper.api.replies import Choice, collect, finish_reason, piece_text
@@ -25,7 +25,7 @@ _ROLES = {
 _MAX_MESSAGES = 100_000
 _MAX_TOP_LOGPROBS = 100
 _MAX_TEXT_CHARS = 64 * 1024 * 1024
-_KEPT = ("name", "tool_calls", "tool_call_id", "reasoning_content")
+_KEPT = ("name", "tool_call_id", "reasoning_content")
 _TEMPLATE_NAMES = ("enable_thinking", "reasoning_effort", "preserve_thinking")
 
 ROUTE_FIELDS = (
@@ -34,6 +34,8 @@ ROUTE_FIELDS = (
     "continue_final_message",
     "mode",
     *_TEMPLATE_NAMES,
+    *tools.NAMES,
+    *reasoning.NAMES,
 )
 """What only chat takes."""
 
@@ -64,9 +66,11 @@ class ChatLogprobs(Struct, frozen=True):
 
 
 class ChatMessage(Struct, frozen=True):
-    content: str
+    content: str | None
     role: str = "assistant"
     refusal: None = None
+    reasoning_content: str | UnsetType = UNSET
+    tool_calls: list[tools.ToolCall] | UnsetType = UNSET
 
 
 class ChatChoice(Struct, frozen=True, kw_only=True):
@@ -79,6 +83,8 @@ class ChatChoice(Struct, frozen=True, kw_only=True):
 class ChatDelta(Struct, frozen=True, kw_only=True):
     role: str | UnsetType = UNSET
     content: str | UnsetType = UNSET
+    reasoning_content: str | UnsetType = UNSET
+    tool_calls: list[tools.ToolCall] | UnsetType = UNSET
     refusal: UnsetType | None = UNSET
 
 
@@ -106,8 +112,12 @@ def parse(body: Mapping[str, Any]) -> Call:
         body,
         known=(*ROUTE_FIELDS, *_NOT_APPLIED),
         messages=messages(body),
+        tools=tools.tool_use(body),
+        splits_reasoning=reasoning.is_split(body),
+        shows_reasoning=reasoning.is_shown(body),
+        reasoning_budget=reasoning.budget(body),
         logprobs=_num_logprobs(body),
-        template_kwargs=template_kwargs(body),
+        template_kwargs={**reasoning.template_kwargs(body), **template_kwargs(body)},
         continue_last=_continues(body),
         warnings=[f"not applied: {name} (the model's own template is used)" for name in ignored],
     )
@@ -162,9 +172,16 @@ def _envelope(call: Call, generate: Generate, kind: str) -> Envelope:
 
 
 def _chunk_choice(delta: Delta) -> ChatChunkChoice:
+    content: str | UnsetType = delta.text
+    if not delta.text and (delta.reasoning or delta.calls):
+        content = UNSET
     return ChatChunkChoice(
         index=delta.index,
-        delta=ChatDelta(content=delta.text),
+        delta=ChatDelta(
+            content=content,
+            reasoning_content=delta.reasoning or UNSET,
+            tool_calls=tools.pieces(delta.calls) or UNSET,
+        ),
         logprobs=content_logprobs(delta.logprobs) if delta.logprobs else None,
     )
 
@@ -173,7 +190,11 @@ def _whole(choice: Choice, request: GenerateRequest) -> ChatChoice:
     assert choice.finished is not None
     return ChatChoice(
         index=choice.index,
-        message=ChatMessage(choice.text),
+        message=ChatMessage(
+            choice.text or (None if choice.calls else ""),
+            reasoning_content="".join(choice.reasoning) or UNSET,
+            tool_calls=tools.whole_calls(choice.calls) or UNSET,
+        ),
         logprobs=content_logprobs(choice.logprobs) if request.logprobs is not None else None,
         finish_reason=finish_reason(choice.finished),
     )
@@ -215,6 +236,8 @@ def _message(field: str, message: Any) -> Message:
         for name in _KEPT
         if message.get(name) is not None
     }
+    if message.get("tool_calls"):
+        extra["tool_calls"] = tools.message_calls(f"{field}.tool_calls", message["tool_calls"])
     return Message(_ROLES[role], _content(f"{field}.content", message.get("content")), extra)
 
 

@@ -125,12 +125,6 @@ def constraint(body: Mapping[str, Any]) -> Constraint | None:
 
     Raises: InvalidRequestError naming the field of a wrong type, or the second of two forms.
     """
-    if body.get("tool_choice") not in (None, "none", "auto"):
-        raise InvalidRequestError(
-            "tool_choice asks for a tool call, which this server cannot hold a reply to yet",
-            field="tool_choice",
-            hint="leave it out",
-        )
     return _only(
         [form.read(name, body[name]) for form in FORMS for name in form.names if body.get(name)]
     )

@@ -10,7 +10,7 @@ What restricts the reply's form is in ``constraints``. A dialect with names of i
 """
 
 import math
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Mapping
 from typing import Any, NamedTuple
 
 from innkeeper.api import constraints, values
@@ -230,7 +230,7 @@ def resolve(body: Mapping[str, Any], table: tuple[Field, ...] = FIELDS) -> dict[
 
 
 def not_applied(
-    body: Mapping[str, Any], known: Iterable[str] = (), table: tuple[Field, ...] = FIELDS
+    body: Mapping[str, Any], known: Container[str] = (), table: tuple[Field, ...] = FIELDS
 ) -> tuple[str, ...]:
     """Warnings for what ``body`` asks and this server ignores. ``known``: the route's own fields.
 
@@ -240,16 +240,18 @@ def not_applied(
         f"not applied: {name} = {values.shown(body[name])} ({field.about} is not supported yet)"
         for field in NOT_APPLIED
         for name, value in _given(field, body)
-        if value not in field.off
+        if value not in field.off and name not in known
     ]
     names = {name for field in (*table, *NOT_APPLIED) for name in field.names}
-    expected = names | _HARMLESS | constraints.NAMES | set(known)
-    return (*warnings, *unknown(body, expected))
+    expected = names | _HARMLESS | constraints.NAMES
+    return (*warnings, *unknown(body, expected, known))
 
 
-def unknown(body: Mapping[str, Any], expected: Container[str]) -> list[str]:
+def unknown(
+    body: Mapping[str, Any], expected: Container[str], known: Container[str] = ()
+) -> list[str]:
     """One warning for all fields of ``body`` that nobody knows; none if there are none."""
-    names = [name for name in body if name not in expected]
+    names = [name for name in body if name not in expected and name not in known]
     if not names:
         return []
     listed = ", ".join(values.shown(name) for name in names[:10])

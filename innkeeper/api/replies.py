@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from innkeeper.core import GenerateRequest, Timings, TokenLogprob
+from innkeeper.core import CallDelta, GenerateRequest, Timings, TokenLogprob
 from innkeeper.core.frames import Delta, Finished
 from innkeeper.serving import Generate
 
@@ -20,6 +20,7 @@ class Usage(Struct, frozen=True):
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: dict[str, int]
+    completion_tokens_details: dict[str, int]
 
 
 class Totals:
@@ -42,7 +43,14 @@ class Totals:
         prompt = sum(_prompt_length(timings) for timings in firsts)
         cached = sum(timings.cache_n + timings.cache_approx_n for timings in firsts)
         predicted = sum(each.timings.predicted_n for each in self._finished)
-        return Usage(prompt, predicted, prompt + predicted, {"cached_tokens": cached})
+        reasoning = sum(each.timings.reasoning_n for each in self._finished)
+        return Usage(
+            prompt,
+            predicted,
+            prompt + predicted,
+            {"cached_tokens": cached},
+            {"reasoning_tokens": reasoning},
+        )
 
     def timings(self) -> dict[str, float]:
         """``core.Timings`` of the whole answer, and speeds in tokens per second.
@@ -59,6 +67,7 @@ class Totals:
             predicted_n=sum(t.predicted_n for t in every),
             predicted_ms=max((t.predicted_ms for t in every), default=0.0),
             queue_ms=max((t.queue_ms for t in every), default=0.0),
+            reasoning_n=sum(t.reasoning_n for t in every),
         )
         return {
             **msgspec.structs.asdict(whole),
@@ -82,6 +91,8 @@ class Choice:
     def __init__(self, index: int) -> None:
         self.index = index
         self.pieces: list[str] = []
+        self.reasoning: list[str] = []
+        self.calls: list[CallDelta] = []
         self.logprobs: list[TokenLogprob] = []
         self.finished: Finished | None = None
 
@@ -98,6 +109,8 @@ async def collect(events: Events) -> list[Choice]:
             choice = choices.setdefault(event.index, Choice(event.index))
             if isinstance(event, Delta):
                 choice.pieces.append(event.text)
+                choice.reasoning.append(event.reasoning)
+                choice.calls += event.calls
                 choice.logprobs += event.logprobs
             else:
                 choice.finished = event
@@ -153,7 +166,7 @@ def piece_text(piece: bytes) -> str:
 
 def finish_reason(finished: Finished) -> str:
     """OpenAI has no word for a reply that somebody stopped."""
-    return "length" if finished.reason == "length" else "stop"
+    return "stop" if finished.reason == "cancelled" else finished.reason
 
 
 def json_bytes(value: Any) -> bytes:

@@ -1,11 +1,12 @@
 """From a body to a ``GenerateRequest``: what every dialect does alike."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any
 
 from innkeeper.api import constraints, fields, values
 from innkeeper.api.values import shown
 from innkeeper.core import GenerateRequest, SamplingParams
+from innkeeper.errors import InvalidRequestError
 
 _MAX_NAME_CHARS = 1000
 
@@ -17,7 +18,7 @@ def build(
     body: Mapping[str, Any],
     *,
     table: tuple[fields.Field, ...] = fields.FIELDS,
-    known: Iterable[str] = (),
+    known: Container[str] = (),
     defaults: Mapping[str, Any] | None = None,
     default_max_tokens: int | None = None,
     adjust: Adjust | None = None,
@@ -30,6 +31,12 @@ def build(
     given: more of ``GenerateRequest``'s attributes.
     Raises: InvalidRequestError naming the field.
     """
+    if "tools" not in given and body.get("tool_choice") not in (None, "none", "auto"):
+        raise InvalidRequestError(
+            "tool_choice asks for a tool call, which there is none of here",
+            field="tool_choice",
+            hint="leave it out, or use /v1/chat/completions",
+        )
     found = {**(defaults or {}), **fields.resolve(body, table)}
     sampling, odd_steps = fields.sampling(found)
     limit = fields.max_tokens(found, default_max_tokens)

@@ -151,15 +151,16 @@ def anything(field: str, value: Any) -> Any:
     return value
 
 
-def plain(field: str, value: Any, depth: int = 0) -> Any:
+def plain(field: str, value: Any, *, max_depth: int = _MAX_DEPTH) -> Any:
     """Any JSON value, as long as it can cross to other processes: not nested deeper than
-    templates read, numbers of 64 bits, valid Unicode."""
-    if depth > _MAX_DEPTH:
-        raise InvalidRequestError(f"{field} is nested deeper than {_MAX_DEPTH} levels", field=field)
+    ``max_depth``, numbers of 64 bits, valid Unicode."""
+    if max_depth < 0:
+        raise InvalidRequestError(f"{field} is nested too deeply", field=field)
+    below = max_depth - 1
     if isinstance(value, dict):
-        return {clean(key): plain(field, item, depth + 1) for key, item in value.items()}
+        return {clean(key): plain(field, item, max_depth=below) for key, item in value.items()}
     if isinstance(value, list):
-        return [plain(field, item, depth + 1) for item in value]
+        return [plain(field, item, max_depth=below) for item in value]
     if isinstance(value, str):
         return clean(value)
     if isinstance(value, int) and not -(2**63) <= value < 2**63:

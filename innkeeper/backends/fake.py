@@ -6,6 +6,7 @@ or a given text. Options (``EngineConfig.options``):
     tokens_per_second   decode speed, 0 = as fast as possible
     prefill_per_second  prompt speed, 0 = as fast as possible
     reply               this text, then EOS, instead of letters
+    chat_template       the model's own, instead of none
     crash_after         end the process with SIGKILL after this many generated tokens
     hang_after          stop answering after this many generated tokens
     fail_load           refuse to load with this message
@@ -29,6 +30,7 @@ _KNOWN_OPTIONS = {
     "tokens_per_second",
     "prefill_per_second",
     "reply",
+    "chat_template",
     "crash_after",
     "hang_after",
     "fail_load",
@@ -232,6 +234,6 @@ def _facts(config: EngineConfig) -> ModelFacts:
         bos_id=BOS,
         end_ids=(EOS,),
         max_token_bytes=1,
-        chat_template=None,
+        chat_template=config.options.get("chat_template"),
         pooling=config.pooling,
     )

@@ -3,17 +3,21 @@
 from innkeeper.core.model import EngineConfig, EngineStats, ModelFacts
 from innkeeper.core.request import (
     DEFAULT_SAMPLER_ORDER,
+    CallDelta,
     Constraint,
     FinishReason,
     GenerateRequest,
     Message,
+    ReplyForm,
     SamplingParams,
     Timings,
     TokenLogprob,
+    ToolUse,
 )
 
 __all__ = [
     "DEFAULT_SAMPLER_ORDER",
+    "CallDelta",
     "Constraint",
     "EngineConfig",
     "EngineStats",
@@ -21,7 +25,9 @@ __all__ = [
     "GenerateRequest",
     "Message",
     "ModelFacts",
+    "ReplyForm",
     "SamplingParams",
     "Timings",
     "TokenLogprob",
+    "ToolUse",
 ]

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from innkeeper.core.model import EngineConfig, EngineStats, ModelFacts
-from innkeeper.core.request import FinishReason, GenerateRequest, Timings, TokenLogprob
+from innkeeper.core.request import CallDelta, FinishReason, GenerateRequest, Timings, TokenLogprob
 from innkeeper.errors import EngineError, InnkeeperError, from_code
 
 MAX_FRAME_BYTES = 256 * 1024 * 1024
@@ -131,6 +131,9 @@ class Delta(Struct, frozen=True, tag=True):
     num_tokens: int
     """Tokens generated so far by this choice, those behind held-back text included."""
     logprobs: tuple[TokenLogprob, ...] = ()
+    reasoning: str = ""
+    """Set by ``serving``, which takes it out of ``text``; so are the calls."""
+    calls: tuple[CallDelta, ...] = ()
 
 
 class Finished(Struct, frozen=True, tag=True):

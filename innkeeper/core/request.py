@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-FinishReason = Literal["stop", "length", "cancelled"]
-"""``stop``: an end token or a stop string; ``length``: the token limit or the context's end."""
+FinishReason = Literal["stop", "length", "cancelled", "tool_calls"]
+"""``stop``: an end token or a stop string; ``length``: the token limit or the context's end;
+``tool_calls``: as ``stop``, and the reply calls tools."""
 
 WHOLE_CONTEXT = -1
 """As ``penalty_range`` or ``dry_range``: every token of the prompt and reply counts."""
@@ -137,6 +138,36 @@ class Constraint(Struct, frozen=True, omit_defaults=True):
     """What the client called it, for errors."""
 
 
+class ToolUse(Struct, frozen=True, omit_defaults=True):
+    """What a chat reply may call. ``tools`` are OpenAI's objects of type and function."""
+
+    tools: tuple[dict[str, Any], ...]
+    is_required: bool = False
+    """The reply is nothing but calls."""
+    only: str | None = None
+    """The one tool that a required call calls; None = any."""
+    is_parallel: bool = True
+    """More than one call may come in a reply."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(tool["function"]["name"] for tool in self.tools)
+
+
+class ReplyForm(Struct, frozen=True, omit_defaults=True):
+    """What a chat reply consists of beside its text, and how the model marks it."""
+
+    reasoning: tuple[str, str] = ("", "")
+    """The marks around it; empty = the reply is not searched for reasoning."""
+    in_reasoning: bool = False
+    """The prompt ends within it."""
+    tool_format: str = ""
+    """Name of one of ``prompt.tool_formats``; empty = no calls."""
+    tool_names: tuple[str, ...] = ()
+    opening: str = ""
+    """What the prompt has of a required call already."""
+
+
 class GenerateRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One generation, as ``serving`` takes it and as the engine receives it.
 
@@ -175,6 +206,18 @@ class GenerateRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Variables for the chat template, such as ``enable_thinking``."""
     continue_last: bool = False
     """Chat: the last message is the assistant's and goes on; no new turn is opened."""
+    tools: ToolUse | None = None
+    """Chat only."""
+    splits_reasoning: bool = False
+    """Chat: reasoning comes apart from the text, in ``Delta.reasoning``."""
+    shows_reasoning: bool = True
+    """False leaves it out of the answer."""
+    reasoning_budget: int | None = None
+    """Chat: most tokens of reasoning; 0 = none; None = as many as the model likes."""
+    form: ReplyForm | None = None
+    """Set by ``serving``, from the chat template."""
+    shown_special: tuple[str, ...] = ()
+    """Special tokens that appear in the reply's text although ``skip_special_tokens``."""
     warnings: tuple[str, ...] = ()
     """What the dialect could not apply; every answer carries it."""
 
@@ -210,4 +253,16 @@ class Timings(Struct, frozen=True, kw_only=True):
     """Tokens that were guessed ahead."""
     draft_accepted_n: int = 0
     """Those of them that were right."""
+    reasoning_n: int = 0
+    """Tokens of ``predicted_n`` that were reasoning."""
     queue_ms: float = 0.0
+
+
+class CallDelta(Struct, frozen=True, omit_defaults=True):
+    """A piece of tool call ``index`` of a reply. The first one has ``id`` and ``name``; the pieces
+    of ``arguments`` joined are JSON, as far as the reply was finished."""
+
+    index: int
+    arguments: str = ""
+    id: str | None = None
+    name: str | None = None

@@ -12,6 +12,7 @@ from innkeeper.core.frames import Probe
 from innkeeper.engine.banned import automaton, short_phrases
 from innkeeper.engine.grammar import GrammarCompiler
 from innkeeper.engine.lookup import PromptLookup
+from innkeeper.engine.reasoning import Reasoning
 from innkeeper.engine.reply import ReplyText
 from innkeeper.engine.reuse import Policy
 from innkeeper.engine.runner import Runner
@@ -103,12 +104,19 @@ class Admission:
             sampler=build_sampler(sampling, seed, prepared.tokens, self._vocabulary),
             reply=ReplyText(request.stop, automaton(request.banned)),
             grammar=self._grammars.compile(request.constraint) if request.constraint else None,
+            reasoning=self._reasoning(request),
+            shown_ids=self._vocabulary.ids_of(request.shown_special),
             policy=Policy(request.kv_reuse or self._kv_reuse),
             lookup=PromptLookup(prepared.tokens, request.lookup) if request.lookup > 0 else None,
             leader=leader,
             truncated_n=prepared.truncated_n,
             probe=prepared.probe,
         )
+
+    def _reasoning(self, request: GenerateRequest) -> Reasoning | None:
+        if request.form is None or not request.form.reasoning[0]:
+            return None
+        return Reasoning(request.form, request.reasoning_budget, self._runner.tokenizer)
 
     def _sampling(self, request: GenerateRequest) -> SamplingParams:
         """The request's own, and a ban on every token that alone holds a very short banned phrase:

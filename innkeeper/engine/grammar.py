@@ -106,7 +106,8 @@ class Grammar:
         self._check()
 
     def rewind(self, count: int) -> None:
-        """Takes the last ``count`` tokens back."""
+        """Takes the last ``count`` tokens of the reply back; it has not seen those of reasoning."""
+        count = min(count, len(self._num_digits) - 1)
         self._settle()
         self._next = None
         self._matcher.rollback(count)
@@ -151,7 +152,8 @@ class GrammarCompiler:
             template.deep_copy(),
             self._vocabulary,
             self._executor,
-            ends_numbers=constraint.kind in ("json_schema", "json_object"),
+            ends_numbers=constraint.kind in ("json_schema", "json_object")
+            or "%json" in constraint.text,
         )
 
     def _matcher(self, constraint: Constraint) -> LLMatcher:

@@ -278,10 +278,14 @@ class Engine:
         sampling = sequence.request.sampling
         if sampling.ban_eos or sequence.num_generated < sampling.min_tokens:
             logits[list(self._end_ids)] = -np.inf
-        if sequence.grammar is not None and not sequence.grammar.restrict(logits):
+        banned = sequence.bans.get(len(sequence.tokens), set())
+        forced = sequence.reasoning.forced() if sequence.reasoning is not None else None
+        if forced is not None and forced not in banned:
+            return forced
+        grammar = sequence.active_grammar
+        if grammar is not None and not grammar.restrict(logits):
             return None
-        if len(sequence.tokens) in sequence.bans:
-            logits[list(sequence.bans[len(sequence.tokens)])] = -np.inf
+        logits[list(banned)] = -np.inf
         return sequence.sampler.sample(logits)
 
     def _follow(self, sequence: Sequence, token_id: int | None, logprobs: Logits | None) -> None:
@@ -292,9 +296,7 @@ class Engine:
         if token_id is None or token_id in self._end_ids:
             self._finish(sequence, "stop")
             return
-        sequence.sampler.accept(token_id)
-        if sequence.grammar is not None:
-            sequence.grammar.accept(token_id)
+        sequence.accept(token_id, self.runner.tokenizer.piece(token_id, special=True))
         self._release(sequence, self._push(sequence, token_id, logprobs))
         if sequence.reply.num_to_take_back:
             self._take_back(sequence)
@@ -302,8 +304,8 @@ class Engine:
             self._finish(sequence, "stop")
         elif len(sequence.tokens) >= sequence.max_length:
             self._finish(sequence, "length")
-        elif sequence.grammar is not None:
-            sequence.grammar.prepare()
+        elif sequence.active_grammar is not None:
+            sequence.active_grammar.prepare()
 
     def _take_back(self, sequence: Sequence) -> None:
         """Undoes the tokens of a banned phrase. The one before them is read again for its logits,
@@ -323,7 +325,8 @@ class Engine:
         request, entry, tokenizer = sequence.request, None, self.runner.tokenizer
         if logprobs is not None and request.logprobs is not None:
             entry = token_logprob(token_id, logprobs, request.logprobs, tokenizer)
-        piece = tokenizer.piece(token_id, special=not request.skip_special_tokens)
+        is_shown = not request.skip_special_tokens or token_id in sequence.shown_ids
+        piece = tokenizer.piece(token_id, special=is_shown)
         return sequence.reply.push(piece, entry)
 
     # --- frames out ------------------------------------------------------------------------------

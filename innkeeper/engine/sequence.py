@@ -8,6 +8,7 @@ from innkeeper.core import GenerateRequest, Timings
 from innkeeper.core.frames import Probe
 from innkeeper.engine.grammar import Grammar
 from innkeeper.engine.lookup import PromptLookup
+from innkeeper.engine.reasoning import Reasoning
 from innkeeper.engine.reply import ReplyText
 from innkeeper.engine.reuse import Policy
 from innkeeper.engine.runner import Sampler
@@ -34,6 +35,9 @@ class Sequence:
     sampler: Sampler
     reply: ReplyText
     grammar: Grammar | None = None
+    reasoning: Reasoning | None = None
+    shown_ids: frozenset[int] = frozenset()
+    """Special tokens that appear in the text."""
     policy: Policy = Policy.EXACT
     leader: "Sequence | None" = None
     """The choice whose prompt this one shares; it waits until that prompt is read."""
@@ -79,7 +83,20 @@ class Sequence:
         """Whether a stop string or the constraint has ended the reply."""
         if self.reply.stop_text is not None:
             return True
-        return self.grammar is not None and self.grammar.is_finished
+        return self.active_grammar is not None and self.active_grammar.is_finished
+
+    @property
+    def active_grammar(self) -> Grammar | None:
+        """The constraint, unless the reply is still reasoning."""
+        return None if self.reasoning is not None and self.reasoning.is_inside else self.grammar
+
+    def accept(self, token_id: int, piece: bytes) -> None:
+        """Follows the reply by its newest token, but for its text."""
+        self.sampler.accept(token_id)
+        if self.active_grammar is not None:
+            self.active_grammar.accept(token_id)
+        if self.reasoning is not None:
+            self.reasoning.accept(piece, was_forced=self.reasoning.forced() == token_id)
 
     def take_back(self, count: int) -> None:
         """Undoes the last ``count`` tokens, of which the first may not come there again."""
@@ -88,6 +105,8 @@ class Sequence:
         self.bans.setdefault(length, set()).add(self.tokens[length])
         del self.tokens[length:]
         self.sampler.rewind(count)
+        if self.reasoning is not None:
+            self.reasoning.rewind(count)
         if self.grammar is not None:
             self.grammar.rewind(count)
         if self.lookup is not None:
@@ -106,5 +125,6 @@ class Sequence:
             predicted_ms=(now - prefilled) * 1000 if self.prefilled else 0.0,
             draft_n=self.num_drafted,
             draft_accepted_n=self.num_accepted,
+            reasoning_n=self.reasoning.num_tokens if self.reasoning is not None else 0,
             queue_ms=(started - self.arrived) * 1000,
         )

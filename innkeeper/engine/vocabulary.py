@@ -52,6 +52,11 @@ class Vocabulary:
         piece = self.tokenizer.piece
         return tuple(piece(token_id, special=True) for token_id in range(self.num_vocab))
 
+    def ids_of(self, names: Iterable[str]) -> frozenset[int]:
+        """The tokens that are these texts as a whole, such as ``<|im_end|>``."""
+        found = (self.tokenizer.encode(n, add_special=False, parse_special=True) for n in names)
+        return frozenset(ids[0] for ids in found if len(ids) == 1)
+
     def _find_tokens_with(self, phrases: tuple[str, ...]) -> frozenset[int]:
         """The text tokens that have one of ``phrases`` inside, in any case of letters."""
         wanted = [fold(phrase) for phrase in phrases]

@@ -9,9 +9,10 @@ from innkeeper.core import GenerateRequest, ModelFacts
 from innkeeper.core.frames import Delta, Finished
 from innkeeper.enginelink import EngineLink
 from innkeeper.errors import BusyError, InnkeeperError, InvalidRequestError, PromptTooLongError
-from innkeeper.prompt.renderer import RenderedPrompt
+from innkeeper.prompt import reply_form
 from innkeeper.serving.loaded import LoadedModel
 from innkeeper.serving.models import Models
+from innkeeper.serving.replies import Replies
 from innkeeper.units import MIB
 
 MAX_TOKENIZE_BYTES = 4 * MIB
@@ -37,11 +38,11 @@ class Generate:
         """
         async with self._arriving(request.n), self._ready(request) as (link, prepared):
             events = link.stream(prepared)
+        replies = Replies(prepared)
         async with contextlib.aclosing(events):
             async for event in events:
-                if isinstance(event, Finished):
-                    event = _with_warnings(event, prepared)
-                yield event
+                for part in replies.read(event):
+                    yield part
 
     async def prepare(self, request: GenerateRequest, model: LoadedModel) -> GenerateRequest:
         """The request with its messages rendered, refused if no tokenizer could make it fit.
@@ -49,14 +50,7 @@ class Generate:
         Raises: InvalidRequestError, PromptTooLongError.
         """
         if request.messages is not None:
-            rendered = await _render(request, model)
-            request = msgspec.structs.replace(
-                request,
-                prompt=rendered.text,
-                messages=None,
-                template_kwargs={},
-                warnings=(*request.warnings, *rendered.warnings),
-            )
+            request = await _with_prompt(request, model)
         refuse_absurd(request, model.facts)
         return request
 
@@ -64,7 +58,9 @@ class Generate:
         """The prompt that ``request``'s messages become. Raises: InvalidRequestError."""
         name, _ = self.models.resolve(request.model)
         async with self.models.use(name) as model:
-            return (await _render(request, model)).text
+            prompt = (await _with_prompt(request, model)).prompt
+        assert isinstance(prompt, str)
+        return prompt
 
     async def tokenize(
         self, text: str, *, model: str = "", add_special: bool = False, parse_special: bool = True
@@ -140,11 +136,20 @@ class Generate:
             self._num_arriving -= num_choices
 
 
-async def _render(request: GenerateRequest, model: LoadedModel) -> RenderedPrompt:
-    return await model.renderer.render(
+async def _with_prompt(request: GenerateRequest, model: LoadedModel) -> GenerateRequest:
+    template = model.facts.chat_template
+    request = reply_form.for_template(request, template)
+    rendered = await model.renderer.render(
         request.messages or (),
         continue_last=request.continue_last,
         variables=request.template_kwargs,
+    )
+    request = reply_form.for_prompt(request, rendered.text, template)
+    return msgspec.structs.replace(
+        request,
+        template_kwargs={},
+        tools=None,
+        warnings=(*request.warnings, *rendered.warnings),
     )
 
 
@@ -168,12 +173,3 @@ def refuse_absurd(request: GenerateRequest, facts: ModelFacts) -> None:
             hint=f"set the client's context size to at most {facts.num_ctx}"
             " (SillyTavern: the Context (tokens) slider), or start with a larger --ctx",
         )
-
-
-def _with_warnings(event: Finished, request: GenerateRequest) -> Finished:
-    warnings = list(request.warnings)
-    if event.truncated_n:
-        warnings.append(
-            f"{event.truncated_n} tokens were cut off the start of the prompt, as asked"
-        )
-    return msgspec.structs.replace(event, warnings=(*warnings, *event.warnings))

@@ -1,5 +1,6 @@
 """OpenAI's own Python client against a gateway with the fake engine."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -127,3 +128,44 @@ def test_errors_are_the_clients_own(client: openai.OpenAI) -> None:
         client.with_options(api_key="wrong").models.list()
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve("other")
+
+
+LOOK: Any = {
+    "type": "function",
+    "function": {
+        "name": "look",
+        "parameters": {
+            "type": "object",
+            "properties": {"where": {"enum": ["north", "south"]}},
+            "required": ["where"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+def test_required_tool_call_and_its_result(client: openai.OpenAI) -> None:
+    asked: dict[str, Any] = {**CHAT, "max_tokens": 100, "tools": [LOOK], "tool_choice": "required"}
+    answer = client.chat.completions.create(**asked, parallel_tool_calls=False)
+    strict(answer)
+    assert answer.choices[0].finish_reason == "tool_calls"
+    message = answer.choices[0].message
+    assert message.tool_calls
+    (call,) = message.tool_calls
+    assert call.type == "function" and call.function.name == "look"
+    assert json.loads(call.function.arguments)["where"] in ("north", "south")
+    result: Any = {"role": "tool", "tool_call_id": call.id, "content": "a hill"}
+    follow = {**CHAT, "messages": [*CHAT["messages"], message, result], "tools": [LOOK]}
+    strict(client.chat.completions.create(**follow))
+
+
+def test_streamed_tool_call_is_put_together_by_the_client(client: openai.OpenAI) -> None:
+    asked: dict[str, Any] = {**CHAT, "max_tokens": 100, "tools": [LOOK], "tool_choice": "required"}
+    with client.chat.completions.stream(**asked, parallel_tool_calls=False) as stream:
+        for event in stream:
+            if event.type == "chunk":
+                strict(event.chunk)
+        final = stream.get_final_completion()
+    assert final.choices[0].message.tool_calls
+    (call,) = final.choices[0].message.tool_calls
+    assert call.function.name == "look" and json.loads(call.function.arguments)["where"]
