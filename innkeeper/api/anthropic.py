@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from innkeeper.api import chat, constraints, fields, requests, schema, values
 from innkeeper.api.openai import json_response
-from innkeeper.api.replies import collect, json_bytes
+from innkeeper.api.replies import collect, debug_of, json_bytes
 from innkeeper.api.stream import EventStream, read_json, unless_client_leaves
 from innkeeper.api.tokens import num_chat_tokens
 from innkeeper.core import Constraint, GenerateRequest, Message
@@ -224,6 +224,7 @@ async def _answer(call: Call, generate: Generate) -> dict[str, Any]:
         **_reason(choice.finished),
         "usage": _usage(choice.finished),
         "warnings": choice.finished.warnings,
+        **debug_of(choice.finished),
     }
 
 
@@ -269,6 +270,7 @@ def _end(finished: Finished) -> list[bytes]:
         "delta": _reason(finished),
         "usage": _usage(finished),
         "warnings": finished.warnings,
+        **debug_of(finished),
     }
     stop = {"type": "content_block_stop", "index": 0}
     return [

@@ -8,7 +8,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from innkeeper.api.replies import Choice, Totals, Usage, json_bytes
 from innkeeper.api.stream import DONE, event
-from innkeeper.core.frames import Finished
+from innkeeper.core.frames import Finished, SeenPrompt
 from innkeeper.serving import Models
 
 
@@ -24,6 +24,7 @@ class Completion(Struct, frozen=True, kw_only=True):
     usage: Usage | UnsetType | None = UNSET
     timings: dict[str, float] | UnsetType = UNSET
     warnings: list[str] | UnsetType = UNSET
+    debug: list[SeenPrompt] | UnsetType = UNSET
 
 
 class Envelope:
@@ -93,4 +94,5 @@ class Envelope:
             usage=usage,
             timings=self._totals.timings() if is_last else UNSET,
             warnings=self._totals.warnings() if is_last else UNSET,
+            debug=self._totals.debug() if is_last else UNSET,
         )

@@ -202,7 +202,7 @@ _HARMLESS = frozenset(
     "api_type api_server user model metadata store service_tier cache_prompt static_cache"
     " safety_identifier prompt_cache_key parallel_tool_calls grammar_retain_state stream"
     " stream_options prompt messages echo logprobs n_probs top_logprobs response_format"
-    " tool_choice function_call".split()
+    " tool_choice function_call debug".split()
 )
 
 

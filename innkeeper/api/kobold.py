@@ -24,7 +24,7 @@ from innkeeper.api.openai import json_response
 from innkeeper.api.replies import Choice, collect, finish_reason, json_bytes
 from innkeeper.api.stream import EventStream, read_json, unless_client_leaves
 from innkeeper.core import GenerateRequest
-from innkeeper.core.frames import Finished
+from innkeeper.core.frames import Finished, SeenPrompt
 from innkeeper.errors import InvalidRequestError
 from innkeeper.serving import Generate, Models
 
@@ -48,6 +48,7 @@ class StreamEvent(Struct, frozen=True):
     token: str
     finish_reason: str | None = None
     warnings: tuple[str, ...] | UnsetType = UNSET
+    debug: SeenPrompt | UnsetType = UNSET
 
 
 class Result(Struct, frozen=True, kw_only=True):
@@ -252,9 +253,11 @@ async def _answer(call: Call, generate: Generate, jobs: Jobs) -> dict[str, Any]:
     job = jobs.begin(call.key)
     choices = await collect(job.follow(generate.stream(request)))
     warnings = [text for each in choices if each.finished for text in each.finished.warnings]
+    seen = [each.finished.debug for each in choices if each.finished and each.finished.debug]
     return {
         "results": [_result(choice, call) for choice in choices or [Choice(0)]],
         "warnings": list(dict.fromkeys(warnings)),
+        **({"debug": seen} if seen else {}),
     }
 
 
@@ -286,7 +289,7 @@ async def _pieces(call: Call, generate: Generate, jobs: Jobs) -> AsyncGenerator[
                 continue
             if kept := _kept_stop(each, call):
                 yield _message(StreamEvent(kept))
-            last = StreamEvent("", finish_reason(each), each.warnings or UNSET)
+            last = StreamEvent("", finish_reason(each), each.warnings or UNSET, each.debug or UNSET)
     yield _message(last)
 
 

@@ -16,7 +16,15 @@ from starlette.responses import Response
 from innkeeper.api import chat, completions, fields, requests, schema, values
 from innkeeper.api.errors import NotSupportedError
 from innkeeper.api.openai import json_response
-from innkeeper.api.replies import Choice, Totals, collect, generate_all, json_bytes, piece_text
+from innkeeper.api.replies import (
+    Choice,
+    Totals,
+    collect,
+    debug_of,
+    generate_all,
+    json_bytes,
+    piece_text,
+)
 from innkeeper.api.sampler_order import llama_order
 from innkeeper.api.stream import EventStream, event, read_json, unless_client_leaves
 from innkeeper.core import GenerateRequest, SamplingParams, TokenLogprob
@@ -254,6 +262,7 @@ def _last(finished: Finished, call: Call, generate: Generate) -> dict[str, Any]:
             "predicted_per_token_ms": timings.predicted_ms / max(1, timings.predicted_n),
         },
         "warnings": finished.warnings,
+        **debug_of(finished),
     }
 
 

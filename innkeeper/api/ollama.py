@@ -19,7 +19,7 @@ from innkeeper.api.openai import json_response
 from innkeeper.api.replies import collect, finish_reason, json_bytes
 from innkeeper.api.stream import EventStream, read_json, unless_client_leaves
 from innkeeper.core import ModelFacts
-from innkeeper.core.frames import Delta, Finished
+from innkeeper.core.frames import Delta, Finished, SeenPrompt
 from innkeeper.errors import NotFoundError
 from innkeeper.prompt import CHATML
 from innkeeper.serving import Generate, LoadedModel, ModelEntry, Models
@@ -62,6 +62,7 @@ class Line(Struct, frozen=True, kw_only=True):
     eval_duration: int | UnsetType = UNSET
     logprobs: list[ChatLogprob] | UnsetType = UNSET
     warnings: tuple[str, ...] | UnsetType = UNSET
+    debug: SeenPrompt | UnsetType = UNSET
 
 
 def router(generate: Generate, models: Models) -> APIRouter:
@@ -211,6 +212,7 @@ def _last(
         eval_duration=round(timings.predicted_ms * _NS_PER_MS),
         logprobs=logprobs,
         warnings=finished.warnings or UNSET,
+        debug=finished.debug or UNSET,
         **_text(text, call),
     )
 

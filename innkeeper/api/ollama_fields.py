@@ -84,7 +84,7 @@ _OFF: dict[str, tuple[Any, ...]] = {"template": (), "context": ([],), "tools": (
 _KNOWN = frozenset(
     (
         "model name prompt suffix system template context stream raw format keep_alive images"
-        " options think truncate shift logprobs top_logprobs messages tools"
+        " options think truncate shift logprobs top_logprobs messages tools debug"
     ).split()
 )
 _THINK_LEVELS = ("low", "medium", "high", "max")
@@ -128,6 +128,7 @@ def parse(body: Mapping[str, Any], *, is_chat: bool) -> Call:
         logprobs=_logprobs(body),
         template_kwargs=_thinking(body.get("think")),
         model=model_name(body),
+        debug=values.flag("debug", body.get("debug") or False),
         **given,
     )
     if body.get("truncate") is False:

@@ -6,10 +6,10 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from innkeeper.core import CallDelta, GenerateRequest, Timings, TokenLogprob
-from innkeeper.core.frames import Delta, Finished
+from innkeeper.core.frames import Delta, Finished, SeenPrompt
 from innkeeper.serving import Generate
 
 Events = AsyncGenerator[Delta | Finished, None]
@@ -36,6 +36,10 @@ class Totals:
     def warnings(self) -> list[str]:
         """Each one once, in the order in which they came."""
         return list(dict.fromkeys(text for each in self._finished for text in each.warnings))
+
+    def debug(self) -> list[SeenPrompt] | UnsetType:
+        """One per choice, where the request asked for it."""
+        return [each.debug for each in self._finished if each.debug] or UNSET
 
     def usage(self) -> Usage:
         """OpenAI's counts. Choices of one prompt share it, so it counts once."""
@@ -167,6 +171,11 @@ def piece_text(piece: bytes) -> str:
 def finish_reason(finished: Finished) -> str:
     """OpenAI has no word for a reply that somebody stopped."""
     return "stop" if finished.reason == "cancelled" else finished.reason
+
+
+def debug_of(finished: Finished) -> dict[str, SeenPrompt]:
+    """What an answer shows beside its warnings, where the request asked for it."""
+    return {"debug": finished.debug} if finished.debug else {}
 
 
 def json_bytes(value: Any) -> bytes:

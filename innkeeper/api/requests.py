@@ -48,6 +48,7 @@ def build(
         "max_tokens": limit,
         "n": found.get("n", 1),
         "model": model(body),
+        "debug": values.flag("debug", body.get("debug") or False),
         "add_bos": found.get("add_bos_token", True),
         "skip_special_tokens": found.get("skip_special_tokens", True),
         "kv_reuse": found.get("kv_reuse"),

@@ -54,6 +54,7 @@ _STREAMING = {
     "stream": plain("boolean", "answer with server-sent events"),
     "stream_options": plain("object", "include_usage: usage in a last event"),
     "model": plain("string", "a name of /v1/models, loaded if need be; without it the current one"),
+    "debug": plain("boolean", "show the final prompt and its token ids in the answer"),
 }
 
 PROMPT = {"description": "text, token ids, or a list of either"}

@@ -4,7 +4,6 @@ A browser on this computer is the way in for any web page, so a loopback bind pr
 itself: a page can post to localhost (Origin), or have its own name resolve to it (Host).
 """
 
-import hmac
 import ipaddress
 import re
 from collections.abc import Iterable
@@ -13,12 +12,12 @@ from msgspec import Struct
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from innkeeper.api import scopes
 from innkeeper.api.errors import error_response
 from innkeeper.errors import (
     ForbiddenError,
     InnkeeperError,
     PayloadTooLargeError,
-    UnauthorizedError,
 )
 from innkeeper.units import MIB, format_bytes
 
@@ -28,6 +27,10 @@ class Access(Struct, frozen=True, kw_only=True):
 
     api_key: str | None = None
     """Asked of every route but ``/health``; None = no key needed."""
+    manage_key: str | None = None
+    """Asked of loading and unloading; None = what opens the rest will do."""
+    admin_key: str | None = None
+    """Asked of changing which models are here; None = what opens the rest will do."""
     hosts: frozenset[str] = frozenset()
     """Names beyond loopback that the Host header may hold (without port, lower case)."""
     any_address: bool = False
@@ -38,11 +41,13 @@ class Access(Struct, frozen=True, kw_only=True):
     max_body_bytes: int = 16 * MIB
 
 
+SCOPE_KEY = "innkeeper.scope"
+"""Where a request's ASGI scope holds what its key allows."""
+
 OPEN_PATHS = frozenset({"/health"})
 """Answered without a key."""
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?")
-_KEY_HEADERS = (b"x-api-key", b"api-key", b"x-admin-key")
 _CORS_SECONDS = "600"
 
 
@@ -63,10 +68,12 @@ class Guard:
             host = check_host(headers, self._access)
             origin = check_origin(headers, host, self._access)
             if origin is not None and scope["method"] == "OPTIONS":
-                await _preflight(origin)(scope, receive, send)
+                await _preflight(origin, headers)(scope, receive, send)
                 return
             if scope["path"] not in OPEN_PATHS:
-                check_key(headers, self._access)
+                keys = (self._access.api_key, self._access.manage_key, self._access.admin_key)
+                granted = scopes.check(headers, scope["method"], scope["path"], keys)
+                scope[SCOPE_KEY] = granted
             self._check_length(headers)
         except InnkeeperError as error:
             await error_response(error, scope["path"])(scope, receive, send)
@@ -128,24 +135,6 @@ def check_origin(headers: Iterable[tuple[bytes, bytes]], host: str, access: Acce
     raise _foreign_page()
 
 
-def check_key(headers: Iterable[tuple[bytes, bytes]], access: Access) -> None:
-    """Raises: UnauthorizedError if a key is configured and no header holds it."""
-    if access.api_key is None:
-        return
-    given = [value for name in _KEY_HEADERS for value in _values(headers, name)]
-    given += [
-        value[7:].strip()
-        for value in _values(headers, b"authorization")
-        if value[:7].lower() == b"bearer "
-    ]
-    wanted = access.api_key.encode()
-    if not any([hmac.compare_digest(value, wanted) for value in given]):
-        raise UnauthorizedError(
-            "the API key is wrong" if any(given) else "an API key is needed",
-            hint="send it as Authorization: Bearer KEY",
-        )
-
-
 def _is_allowed_name(name: str, access: Access) -> bool:
     if name == "localhost" or name in access.hosts:
         return True
@@ -167,14 +156,23 @@ def _foreign_page() -> ForbiddenError:
     )
 
 
-def _preflight(origin: str) -> Response:
+def _preflight(origin: str, asked: Iterable[tuple[bytes, bytes]]) -> Response:
+    """Allows the headers that the page asks for; the page itself was allowed by its origin."""
+    asked = list(asked)
+    wanted = [
+        value.decode("latin-1") for value in _values(asked, b"access-control-request-headers")
+    ]
     headers = {
         "access-control-allow-origin": origin,
-        "access-control-allow-methods": "GET, POST, OPTIONS",
-        "access-control-allow-headers": "authorization, content-type, x-api-key, api-key",
+        "access-control-allow-methods": "GET, HEAD, POST, PUT, DELETE, OPTIONS",
+        "access-control-allow-headers": ", ".join(
+            ["authorization, content-type, x-api-key, api-key", *wanted]
+        ),
         "access-control-max-age": _CORS_SECONDS,
-        "vary": "Origin",
+        "vary": "Origin, Access-Control-Request-Headers",
     }
+    if _values(asked, b"access-control-request-private-network"):
+        headers["access-control-allow-private-network"] = "true"  # Chrome asks a public page so
     return Response(status_code=204, headers=headers)
 
 

@@ -15,6 +15,7 @@ from innkeeper.api.errors import NotSupportedError
 from innkeeper.api.oobabooga import overrides
 from innkeeper.api.openai import json_response, known_models
 from innkeeper.api.replies import json_bytes
+from innkeeper.api.security import SCOPE_KEY
 from innkeeper.api.stream import EventStream, event, read_json
 from innkeeper.core import ModelFacts
 from innkeeper.errors import NoModelError
@@ -107,8 +108,9 @@ def _add_tokens(routes: APIRouter, generate: Generate) -> None:
 
 def _add_lists(routes: APIRouter, models: Models) -> None:
     @routes.get("/auth/permission", summary="What the key of this request allows")
-    async def permission() -> Response:
-        return json_response({"permission": "admin"})
+    async def permission(request: Request) -> Response:
+        is_low = request.scope.get(SCOPE_KEY) == "chat"
+        return json_response({"permission": "api" if is_low else "admin"})
 
     @routes.get("/template/list", summary="Chat templates: the model's own")
     @routes.get("/templates", include_in_schema=False)

@@ -16,7 +16,7 @@ from innkeeper.api.security import Guard
 from innkeeper.app.home import Home, HomeLock
 from innkeeper.app.ports import bind
 from innkeeper.app.servers import Servers, StopSignal
-from innkeeper.config import Settings, is_loopback
+from innkeeper.config import Settings, further_ports, is_loopback
 from innkeeper.core import ModelFacts
 from innkeeper.enginelink import EngineLink, LinkLimits
 from innkeeper.serving import EngineDefaults, Generate, KeepRules, LoadJob, LoadState, Models
@@ -60,7 +60,8 @@ class _GuardedUi:
 
 
 class _Doors(NamedTuple):
-    api: socket.socket
+    api: list[socket.socket]
+    """The first one is the port of the settings."""
     ui: socket.socket | None
 
 
@@ -86,7 +87,9 @@ async def _serve(settings: Settings, home: Home, model_path: Path, screen: Scree
         stack.callback(generate.stop_all)
         places = _places(settings)
         access = _access(settings, places)
-        await servers.start(create_app(generate, models, access), doors.api)
+        api = create_app(generate, models, access)
+        for door in doors.api:
+            await servers.start(api, door)
         if doors.ui is not None:
             ui = _GuardedUi(create_ui(generate, models, places), access)
             await servers.start(ui, doors.ui)
@@ -100,8 +103,11 @@ async def _serve(settings: Settings, home: Home, model_path: Path, screen: Scree
 
 
 def _open_doors(settings: Settings, stack: contextlib.AsyncExitStack) -> _Doors:
-    api = bind(settings.host, settings.api_port, "API", "--api-port")
-    stack.callback(api.close)
+    api = [bind(settings.host, settings.api_port, "API", "--api-port")]
+    stack.callback(api[0].close)
+    for name, port in further_ports(settings).items():
+        api.append(bind(settings.host, port, name, "--also"))
+        stack.callback(api[-1].close)
     if settings.no_ui:
         return _Doors(api, None)
     ui = bind(settings.host, settings.ui_port, "web page", "--ui-port or --no-ui")
@@ -153,9 +159,11 @@ def _access(settings: Settings, places: Places) -> Access:
     own = {} if settings.no_ui else {places.ui_url.rstrip("/")}
     return Access(
         api_key=settings.api_key,
+        manage_key=settings.manage_key,
+        admin_key=settings.admin_key,
         hosts=frozenset(name.lower() for name in settings.allowed_hosts),
         any_address=not is_loopback(settings.host),
-        origins=frozenset({*own, *settings.allowed_origins}),
+        origins=frozenset({*own, *(origin.lower().rstrip("/") for origin in settings.cors)}),
         max_body_bytes=settings.max_body,
     )
 

@@ -94,10 +94,28 @@ def doctor(
     run_doctor(options, as_json=json)
 
 
+@app.command()
+@with_settings("home", "host", "api_port", "no_ui", "ui_port", "api_key", "api_key_file", "also")
+def connect(
+    options: Options,
+    client: Annotated[
+        str | None,
+        typer.Argument(
+            help="sillytavern, ollama, openai, ...; without it all.", show_default=False
+        ),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+) -> None:
+    """Show what to type into a client, so that it uses this server."""
+    from innkeeper.cli.connect import connect as run_connect
+
+    run_connect(options, client, as_json=json)
+
+
 for _command in (fit, identify, pull, ls, rm):
     app.command()(_command)
 
-COMMANDS = frozenset({"up", "fit", "identify", "pull", "ls", "rm", "doctor"})
+COMMANDS = frozenset({"up", "fit", "identify", "pull", "ls", "rm", "doctor", "connect"})
 
 
 def main(arguments: list[str] | None = None) -> None:

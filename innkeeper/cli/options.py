@@ -28,7 +28,16 @@ _PANELS = {
         "kv_reuse",
         "no_idle_refresh",
     ),
-    "Reaching it": ("host", "api_port", "ui_port", "no_ui", "api_key", "api_key_file"),
+    "Reaching it": (
+        "host",
+        "api_port",
+        "ui_port",
+        "no_ui",
+        "api_key",
+        "api_key_file",
+        "also",
+        "cors",
+    ),
     "Behaviour": ("home", "offline", "yes", "log_level"),
 }
 

@@ -5,8 +5,8 @@ A value comes from the first of: a command-line flag, ``INNKEEPER_<NAME>`` in th
 the table. Settings are read once, at the start, and never change.
 """
 
-from innkeeper.config.load import is_loopback, load_settings
+from innkeeper.config.load import further_ports, is_loopback, load_settings
 from innkeeper.config.setting import Setting
 from innkeeper.config.table import SETTINGS, Settings
 
-__all__ = ["SETTINGS", "Setting", "Settings", "is_loopback", "load_settings"]
+__all__ = ["SETTINGS", "Setting", "Settings", "further_ports", "is_loopback", "load_settings"]

@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import ipaddress
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,8 @@ from innkeeper.errors import SettingsError
 
 SETUP_VARIABLES = frozenset({"PYTHON", "BUILD", "STAMP", "SHARED"})
 """``INNKEEPER_*`` names that ``./start`` and the tests read; they are no settings."""
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s*?#@]+/?", re.IGNORECASE)
 
 
 def load_settings(
@@ -110,6 +113,8 @@ def check_consistency(settings: Settings) -> None:
             field="ui_port",
             hint="give another --ui-port, or --no-ui",
         )
+    _check_origins(settings)
+    further_ports(settings)
     if 0 < settings.pool < settings.ctx:
         raise SettingsError(
             f"pool = {settings.pool} is smaller than ctx = {settings.ctx}",
@@ -120,6 +125,34 @@ def check_consistency(settings: Settings) -> None:
         if "=" not in option:
             raise SettingsError(
                 f"backend_options has {option!r}", field="backend_options", hint="write name=value"
+            )
+
+
+def further_ports(settings: Settings) -> dict[str, int]:
+    """``also`` by name. Raises: SettingsError for one that is no port, or taken twice."""
+    ports: dict[str, int] = {}
+    taken = {settings.api_port, *(() if settings.no_ui else (settings.ui_port,))}
+    for each in settings.also:
+        name, _, number = each.rpartition(":")
+        port = int(number) if number.isascii() and number.isdigit() else 0
+        if not name or not 0 < port < 1 << 16:
+            raise SettingsError(
+                f"also has {each!r}", field="also", hint="write NAME:PORT, such as ollama:11434"
+            )
+        if port in taken or name in ports:
+            raise SettingsError(f"also names {each!r} twice, or a port that is used", field="also")
+        taken.add(port)
+        ports[name] = port
+    return ports
+
+
+def _check_origins(settings: Settings) -> None:
+    for origin in settings.cors:
+        if not _ORIGIN.fullmatch(origin):
+            raise SettingsError(
+                f"cors has {origin!r}, which is no origin of a web page",
+                field="cors",
+                hint="write scheme and host as the browser shows them: https://lite.koboldai.net",
             )
 
 

@@ -132,17 +132,38 @@ class Settings:
     api_key_file: Path | None = setting(
         "path", None, "File whose first line is the API key.", metavar="FILE"
     )
+    manage_key: str | None = setting(
+        "text",
+        None,
+        "Key for loading and unloading models; without it the API key will do.",
+        secret=True,
+        metavar="KEY",
+    )
+    admin_key: str | None = setting(
+        "text",
+        None,
+        "Key for changing which models are here; without it the manage key will do.",
+        secret=True,
+        metavar="KEY",
+    )
     allowed_hosts: tuple[str, ...] = setting(
         "list",
         (),
         "Names beside localhost by which browsers may reach this server.",
         metavar="NAME,...",
     )
-    allowed_origins: tuple[str, ...] = setting(
+    cors: tuple[str, ...] = setting(
         "list",
         (),
-        "Web pages beside Innkeeper's own that may call the API, such as http://localhost:8000.",
+        "Web pages beside Innkeeper's own that may call the API, such as https://lite.koboldai.net.",
         metavar="ORIGIN,...",
+    )
+    also: tuple[str, ...] = setting(
+        "list",
+        (),
+        "Further ports of the same API, for clients that insist on theirs:"
+        " kobold:5001,ollama:11434.",
+        metavar="NAME:PORT,...",
     )
     home: Path | None = setting(
         "path",

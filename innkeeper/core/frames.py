@@ -136,6 +136,13 @@ class Delta(Struct, frozen=True, tag=True):
     calls: tuple[CallDelta, ...] = ()
 
 
+class SeenPrompt(Struct, frozen=True):
+    """What the model was given, at the end of all rendering and cutting."""
+
+    prompt: str
+    tokens: tuple[int, ...]
+
+
 class Finished(Struct, frozen=True, tag=True):
     """The last frame of choice ``index``."""
 
@@ -148,6 +155,8 @@ class Finished(Struct, frozen=True, tag=True):
     truncated_n: int = 0
     """Prompt tokens cut off the left, as the request asked."""
     warnings: tuple[str, ...] = ()
+    debug: SeenPrompt | None = None
+    """Where the request asked for it."""
 
 
 class Failed(Struct, frozen=True, tag=True):

@@ -220,6 +220,8 @@ class GenerateRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Special tokens that appear in the reply's text although ``skip_special_tokens``."""
     warnings: tuple[str, ...] = ()
     """What the dialect could not apply; every answer carries it."""
+    debug: bool = False
+    """The answer shows the final prompt and its token ids."""
 
 
 class TokenLogprob(Struct, frozen=True, array_like=True):

@@ -23,6 +23,7 @@ from innkeeper.core.frames import (
     Finished,
     Probabilities,
     Probe,
+    SeenPrompt,
     Submit,
 )
 from innkeeper.engine.admission import Admission, Prepared
@@ -368,8 +369,13 @@ class Engine:
                 stop_text=sequence.reply.stop_text,
                 truncated_n=sequence.truncated_n,
                 warnings=self._warnings(sequence, reason),
+                debug=self._seen(sequence) if sequence.request.debug else None,
             )
         )
+
+    def _seen(self, sequence: Sequence) -> SeenPrompt:
+        tokens = sequence.tokens[: sequence.num_prompt]
+        return SeenPrompt(self.runner.tokenizer.decode(tokens), tuple(tokens))
 
     def _warnings(self, sequence: Sequence, reason: FinishReason) -> tuple[str, ...]:
         asked, num_ctx = sequence.request.max_tokens, self.runner.facts.num_ctx

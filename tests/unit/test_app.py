@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 
@@ -26,7 +27,7 @@ from innkeeper.errors import (
     SettingsError,
     StartError,
 )
-from tests.server_process import ServerProcess
+from tests.server_process import ServerProcess, free_port
 
 FAKE = ("--backend", "fake", "--ctx", "512")
 
@@ -270,3 +271,14 @@ def test_a_foreign_page_cannot_reach_the_chat(server: ServerProcess) -> None:
     chat = server.ui_url + "innkeeper/v1/chat"
     assert get(chat, body, Origin="http://evil.example")[0] == 403
     assert get(chat, body, Host="evil.example")[0] == 403
+
+
+def test_further_ports_and_pages_from_elsewhere(home: Path, model: Path) -> None:
+    port, page = free_port(), "https://lite.koboldai.net"
+    flags = ("--also", f"kobold:{port}", "--cors", page)
+    with ServerProcess(home, str(model), *FAKE, *flags) as server:
+        for url in (server.api_url, f"http://127.0.0.1:{port}/"):
+            answer = httpx.get(f"{url}api/v1/model", headers={"origin": page}, trust_env=False)
+            assert answer.json()["result"].startswith("koboldcpp/")
+            assert answer.headers["access-control-allow-origin"] == page
+        assert server.stop() == 0

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from innkeeper import __version__
 from innkeeper.app.serve import Ready
-from innkeeper.cli.main import COMMANDS, app, exit_code, with_command
+from innkeeper.cli.main import COMMANDS, app, exit_code, main, with_command
 from innkeeper.cli.screen import ready_line, ready_panel
 from innkeeper.core import ModelFacts
 from innkeeper.errors import (
@@ -200,3 +200,37 @@ def test_the_screen_says_what_to_paste_into_sillytavern(facts: ModelFacts) -> No
     shown = console.export_text()
     for words in ("API URL: http://127.0.0.1:5000/", "Default (Oobabooga)", "API key", "8192"):
         assert words in shown
+
+
+def test_connect_prints_each_clients_steps_with_its_port(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    flags = ["--home", str(tmp_path), "--also", "ollama:11434", "--api-port", "5005", "--json"]
+    with pytest.raises(SystemExit) as ended:
+        main(["connect", *flags])
+    assert ended.value.code == 0
+    found = json.loads(capsys.readouterr().out)
+    assert "http://127.0.0.1:11434" in found["ollama"]["steps"][0]
+    assert "http://127.0.0.1:5005/v1" in found["openai"]["steps"][0]
+    with pytest.raises(SystemExit) as ended:
+        main(["connect", "nobody", "--home", str(tmp_path)])
+    assert ended.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "words"),
+    [
+        ("--also", "ollama", "write NAME:PORT"),
+        ("--also", "a:5000", "a port that is used"),
+        ("--also", "a:6000,a:6001", "twice"),
+        ("--also", "a:99999", "write NAME:PORT"),
+        ("--cors", "*", "is no origin"),
+        ("--cors", "lite.koboldai.net", "is no origin"),
+    ],
+)
+def test_ports_and_origins_that_make_no_sense_are_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, flag: str, value: str, words: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["up", "--demo", "--home", str(tmp_path), flag, value])
+    assert ended.value.code == 2 and words in capsys.readouterr().err

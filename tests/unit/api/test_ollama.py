@@ -226,7 +226,7 @@ def test_unknown_model_is_404(client: httpx.Client) -> None:
         assert "model 'other' not found" in response.json()["error"]
 
 
-@pytest.mark.parametrize("name", ["pull", "embed", "push", "create", "copy"])
+@pytest.mark.parametrize("name", ["pull", "push", "create", "copy"])
 def test_what_is_missing_is_501(client: httpx.Client, name: str) -> None:
     response = client.post(f"/api/{name}", json={"model": "fake"})
     assert response.status_code == 501

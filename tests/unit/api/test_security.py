@@ -162,6 +162,19 @@ def test_allowed_page_gets_its_preflight_and_answers(locked: Gateway) -> None:
         assert "access-control-allow-credentials" not in answer.headers
 
 
+def test_a_public_page_may_ask_for_headers_and_this_network(locked: Gateway) -> None:
+    asked = {
+        "origin": "http://127.0.0.1:7860",
+        "access-control-request-headers": "client-agent, genkey",
+        "access-control-request-private-network": "true",
+    }
+    with locked.client() as client:
+        allowed = client.options("/api/extra/generate/stream", headers=asked).headers
+        assert "client-agent, genkey" in allowed["access-control-allow-headers"]
+        assert "PUT" in allowed["access-control-allow-methods"]
+        assert allowed["access-control-allow-private-network"] == "true"
+
+
 def test_rebound_name_reaches_nothing(client: httpx.Client) -> None:
     response = client.get("/health", headers={"host": "evil.com"})
     assert response.status_code == 403
