@@ -109,6 +109,9 @@ def _metrics(stats: EngineStats | None) -> str:
         ("requests_processing", "gauge", "Replies being generated", "num_running"),
         ("requests_deferred", "gauge", "Replies that wait", "num_waiting"),
         ("kv_cache_tokens", "gauge", "Cells of the cache in use", "num_cells_used"),
+        ("restored_tokens_total", "counter", "Tokens back from memory or disk", "restored_tokens"),
+        ("ram_cache_bytes", "gauge", "Chats kept in memory", "ram_cache_bytes"),
+        ("disk_cache_bytes", "gauge", "Chats kept on disk", "disk_cache_bytes"),
     )
     lines = []
     for name, kind, about, attribute in rows:

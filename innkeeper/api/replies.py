@@ -67,6 +67,7 @@ class Totals:
             prompt_n=sum(t.prompt_n for t in firsts),
             cache_n=sum(t.cache_n for t in firsts),
             cache_approx_n=sum(t.cache_approx_n for t in firsts),
+            restored_n=sum(t.restored_n for t in firsts),
             prompt_ms=max((t.prompt_ms for t in firsts), default=0.0),
             predicted_n=sum(t.predicted_n for t in every),
             predicted_ms=max((t.predicted_ms for t in every), default=0.0),

@@ -128,6 +128,9 @@ def _make_models(settings: Settings, home: Home) -> Models:
         pooling=settings.pooling,
         kv_reuse=settings.kv_reuse,
         idle_refresh=not settings.no_idle_refresh,
+        cache_folder=str(home.cache),
+        disk_cache_bytes=settings.disk_cache,
+        ram_cache_bytes=settings.ram_cache,
         options=_options(settings),
     )
     limits = LinkLimits(hung_seconds=settings.engine_hang_seconds)

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from innkeeper.core import EngineConfig, ModelFacts
-from innkeeper.engine.runner import Logits, ProgressCallback, Row
+from innkeeper.engine.runner import Logits, ProgressCallback, Row, State
 from innkeeper.errors import EngineError, EngineLoadError
 
 NUM_BYTES = 256
@@ -68,8 +68,10 @@ class FakeRunner:
     """Models the pool cell by cell and refuses every broken precondition of the protocol."""
 
     max_rows = 512
+    can_cut = True
     can_edit = True
     has_state = False
+    state_key = "fake"
 
     def __init__(self, config: EngineConfig) -> None:
         self.tokenizer = ByteTokenizer()
@@ -133,6 +135,18 @@ class FakeRunner:
         cells = self._cells[sequence_id]
         for position in [position for position in cells if position >= start]:
             cells.pop(position).holders.discard(sequence_id)
+
+    def save(self, sequence_id: int) -> State:
+        """Its token ids."""
+        return np.asarray(self.tokens(sequence_id), "<i4").view(np.uint8)
+
+    def load(self, sequence_id: int, state: State) -> bool:
+        tokens = state.view("<i4").tolist()
+        if self._cells[sequence_id] or self.num_cells_used() + len(tokens) > self._num_pool:
+            raise EngineError(f"a state of {len(tokens)} tokens has no place")
+        cells = (Cell(token, position, sequence_id) for position, token in enumerate(tokens))
+        self._cells[sequence_id] = {cell.position: cell for cell in cells}
+        return True
 
     def can_resume(self, sequence_id: int, length: int, cached: int) -> bool:
         return True

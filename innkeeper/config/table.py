@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from innkeeper.config.setting import Setting, setting
-from innkeeper.units import MIB
+from innkeeper.units import GIB, MIB
 
 _AUTO_ZERO = {"auto": 0}
 _KV_TYPES = ("f32", "f16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
@@ -109,6 +109,23 @@ class Settings:
         "switch",
         False,
         "Do not use idle time to read again, exactly, what was kept over an edit.",
+    )
+    disk_cache: int = setting(
+        "size",
+        8 * GIB,
+        "Disk space (in the home's cache/) for chats as the model has read them, so that after a"
+        " restart they go on without being read again; 0 = none.",
+        minimum=0,
+        maximum=4096 * GIB,
+    )
+    ram_cache: int = setting(
+        "size",
+        -1,
+        "Memory for chats that the pool has no room for; auto = an eighth of what the model"
+        " leaves free, at most 4 GiB.",
+        minimum=0,
+        maximum=4096 * GIB,
+        words={"auto": -1},
     )
     host: str = setting(
         "text",

@@ -25,6 +25,12 @@ class EngineConfig(Struct, frozen=True, kw_only=True):
     """Which edits of a prompt may be reused over, where the request does not say."""
     idle_refresh: bool = True
     """Whether approximate cache is read again exactly while nothing generates."""
+    cache_folder: str = ""
+    """Where states of chats are kept on disk; empty = nowhere."""
+    disk_cache_bytes: int = 0
+    """Most that they may take there."""
+    ram_cache_bytes: int = 0
+    """Most memory for states of chats that the pool has no room for."""
     num_gpu_layers: int = -1
     """-1 = all that the backend can place."""
     kv_type_k: str = "f16"
@@ -100,3 +106,8 @@ class EngineStats(Struct, frozen=True, kw_only=True):
     predicted_tokens: int
     refreshed_tokens: int = 0
     """Tokens read again exactly while nothing generated."""
+    restored_tokens: int = 0
+    """Tokens that came back from memory or disk instead of being read."""
+    ram_cache_bytes: int = 0
+    disk_cache_bytes: int = 0
+    """What states of chats take there now; on disk, those of this model."""

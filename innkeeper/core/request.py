@@ -248,6 +248,8 @@ class Timings(Struct, frozen=True, kw_only=True):
     """Prompt tokens whose cache was reused exactly."""
     cache_approx_n: int = 0
     """Prompt tokens whose cache was reused after an edit."""
+    restored_n: int = 0
+    """Those of the two that had left the cache, and came back from memory or disk."""
     prompt_ms: float
     predicted_n: int
     predicted_ms: float

@@ -11,8 +11,10 @@ import queue
 import re
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import BinaryIO, cast
 
 import msgspec
@@ -40,12 +42,17 @@ from innkeeper.core.frames import (
     encode,
     read_body,
 )
+from innkeeper.engine.disk_cache import DiskCache
 from innkeeper.engine.embedding import EmbeddingEngine
-from innkeeper.engine.loop import Engine
+from innkeeper.engine.loop import CLOSE_SECONDS, Engine
 from innkeeper.engine.runner import Embedder, Runner
+from innkeeper.engine.tiers import Tiers
 from innkeeper.errors import EngineError, EngineLoadError, InnkeeperError, InvalidRequestError
 
 AnyEngine = Engine | EmbeddingEngine
+
+_STEP_SECONDS = 2.0
+"""A step that takes longer than this when the end comes is not waited for."""
 _BACKEND_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -95,6 +102,8 @@ def main() -> None:
     writer.write([Loaded(runner.facts)])
     gc.freeze()
     engine.run()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _engine(runner: Runner | Embedder, config: EngineConfig, writer: FrameWriter) -> AnyEngine:
@@ -106,6 +115,7 @@ def _engine(runner: Runner | Embedder, config: EngineConfig, writer: FrameWriter
         max_slice_seconds=config.max_slice_seconds,
         kv_reuse=config.kv_reuse,
         idle_refresh=config.idle_refresh,
+        tiers=_make_tiers(config, cast(Runner, runner)),
     )
 
 
@@ -131,8 +141,18 @@ def _load(config: EngineConfig, writer: FrameWriter) -> Runner | Embedder:
     return runner
 
 
+def _make_tiers(config: EngineConfig, runner: Runner) -> Tiers | None:
+    if not runner.state_key:
+        return None
+    disk = None
+    if config.cache_folder and config.disk_cache_bytes:
+        disk = DiskCache(Path(config.cache_folder), config.disk_cache_bytes, runner.state_key)
+    return Tiers(runner, config.ram_cache_bytes, disk)
+
+
 class _Reader(threading.Thread):
-    """Takes frames from stdin. The end of stdin ends the process at once: the gateway is gone."""
+    """Takes frames from stdin. The end of stdin ends the process: the gateway is gone. What the
+    loop still has to write is waited for, a loop that does not end its step is not."""
 
     def __init__(
         self, stdin: BinaryIO, inbound: "queue.SimpleQueue[ToEngine]", writer: FrameWriter
@@ -153,6 +173,10 @@ class _Reader(threading.Thread):
                 self._inbound.put(frame)
                 if isinstance(frame, Cancel) and self.engine is not None:
                     self.engine.inbox.put(frame)
+        if isinstance(self.engine, Engine):
+            self.engine.end()
+            if self.engine.is_closing.wait(_STEP_SECONDS):
+                time.sleep(CLOSE_SECONDS)
         os._exit(0)
 
 

@@ -13,15 +13,15 @@ evaluates at a sequence's end only. So the chunks are parked on a scratch id, mo
 attached one after the other as the sequence grows up to them.
 """
 
+import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from innkeeper.engine.bases import Base, Parked
-from innkeeper.engine.reuse import Chunk, Policy, ReusePlan, common_prefix, plan_reuse
+from innkeeper.engine.reuse import Chunk, Policy, ReusePlan, common_prefix
 from innkeeper.engine.runner import Runner
-
-_MIN_GAIN = 16
-"""An edit must save this many tokens over the best exact prefix, which spoils nothing."""
+from innkeeper.engine.sources import Source, Sources, best_prefix, find_sources
+from innkeeper.engine.tiers import MIN_NEW, Tiers
 
 
 class Lease(NamedTuple):
@@ -31,22 +31,23 @@ class Lease(NamedTuple):
     num_cached: int
     num_exact: int
     """How many of ``num_cached`` are exact."""
-
-
-class _Source(NamedTuple):
-    """A base that a new prompt could go on from."""
-
-    sequence_id: int
-    plan: ReusePlan
+    num_restored: int = 0
+    """Tokens that came from memory or disk, and would have been read without."""
 
 
 class KVCache:
-    """Hands out sequence ids and cells. Owned by the loop's thread."""
+    """Hands out sequence ids and cells. Owned by the loop's thread.
 
-    def __init__(self, runner: Runner, num_cells: int, num_scratch: int = 0) -> None:
+    tiers: where bases go that the pool has no room for; None = nowhere.
+    """
+
+    def __init__(
+        self, runner: Runner, num_cells: int, num_scratch: int = 0, tiers: Tiers | None = None
+    ) -> None:
         num_scratch = num_scratch if runner.can_edit else 0
         num_bases = runner.num_sequence_ids - num_scratch
         self.num_cells = num_cells
+        self.tiers = tiers
         self._runner = runner
         self._bases = [Base() for _ in range(num_bases)]
         self._scratch_ids = list(range(num_bases, runner.num_sequence_ids))
@@ -77,7 +78,7 @@ class KVCache:
 
     def num_new_cells(self, tokens: Sequence[int]) -> int:
         """Cells that ``tokens`` would take beyond those that sequences in use hold already."""
-        source = self._best_prefix(tokens, Policy.FAST)
+        source = best_prefix(self._bases, self._runner, tokens, Policy.FAST)
         shared = source.plan.prefix if source and self._bases[source.sequence_id].in_use else 0
         return len(tokens) - shared
 
@@ -88,13 +89,11 @@ class KVCache:
         that ``policy`` lets move are parked; ``attach`` puts them in place. None if every id is in
         use.
         """
-        source = self._best_prefix(tokens, policy)
-        edit = self._best_edit(tokens, policy)
-        if edit is not None:
-            gain = edit.plan.num_reused() - (source.plan.prefix if source else 0)
-            if gain >= _MIN_GAIN and self._edit(edit.sequence_id, edit.plan):
-                return self._hand_out(edit.sequence_id)
-        return self._lease_prefix(source)
+        sources = find_sources(self._bases, self._runner, tokens, policy)
+        if num_restored := self._restore(tokens, policy, sources.num_reused()):
+            sources = find_sources(self._bases, self._runner, tokens, policy)
+        lease = self._lease(sources)
+        return lease._replace(num_restored=num_restored) if lease else None
 
     def next_stop(self, sequence_id: int) -> int | None:
         """The position where a parked chunk goes on; None if none waits."""
@@ -122,7 +121,7 @@ class KVCache:
         newest = max(stale, key=lambda base: base.last_used, default=None)
         if newest is None:
             return None
-        source = self._best_prefix(newest.tokens, Policy.EXACT)
+        source = best_prefix(self._bases, self._runner, newest.tokens, Policy.EXACT)
         num_new = len(newest.tokens) - (source.plan.prefix if source else 0)
         has_id = any(not base.tokens and not base.in_use for base in self._bases)
         return list(newest.tokens) if has_id and len(self._free) >= num_new else None
@@ -148,15 +147,40 @@ class KVCache:
             victim_id = self._oldest_idle()
             if victim_id is None:
                 return False
-            self._clear(victim_id)
+            self._retire(victim_id)
         return True
 
     def drop_idle(self) -> int:
         """Drops every idle base; returns how many there were."""
-        idle = [i for i, base in enumerate(self._bases) if base.tokens and not base.in_use]
+        idle = self._idle_ids()
         for sequence_id in idle:
             self._clear(sequence_id)
         return len(idle)
+
+    def observe(self, num_tokens: int, seconds: float) -> None:
+        """Learns what reading ``num_tokens`` took."""
+        if self.tiers is not None:
+            self.tiers.learn(num_tokens, seconds)
+
+    def has_unwritten(self) -> bool:
+        """Whether much of an idle base is not on disk."""
+        return self._newest_unwritten() is not None
+
+    def write_one(self) -> int:
+        """Begins to write the newest such base; the number of bytes, 0 if nothing was done."""
+        newest = self._newest_unwritten()
+        if self.tiers is None or newest is None:
+            return 0
+        return self.tiers.write(newest, self._bases[newest])
+
+    def close(self, seconds: float) -> None:
+        """Writes what would be lost to disk, newest first, for about ``seconds`` at most."""
+        if self.tiers is None:
+            return
+        deadline = time.monotonic() + seconds
+        while self.tiers.wait(deadline) and self.write_one():
+            pass
+        self.tiers.flush(deadline)
 
     def append(self, sequence_id: int, tokens: Sequence[int]) -> None:
         """Records tokens that the runner has just evaluated; ``make_room`` came before."""
@@ -205,7 +229,30 @@ class KVCache:
         free = sorted(self._free)
         assert free == [i for i, count in enumerate(holders) if count == 0], "free list wrong"
 
-    def _lease_prefix(self, source: _Source | None) -> Lease | None:
+    def _lease(self, sources: Sources) -> Lease | None:
+        edit = sources.edit
+        if edit is not None and self._scratch_ids and self._edit(edit.sequence_id, edit.plan):
+            return self._hand_out(edit.sequence_id)
+        return self._lease_prefix(sources.prefix)
+
+    def _restore(self, tokens: Sequence[int], policy: Policy, num_held: int) -> int:
+        """Brings a base back into the pool that serves more of ``tokens`` than the ``num_held``
+        that the pool can; how many more."""
+        found = self.tiers.best(tokens, policy, num_held) if self.tiers else None
+        if self.tiers is None or found is None:
+            return 0
+        stored = found.stored
+        if not self.make_room(len(stored.tokens)) or (target_id := self._empty_id()) is None:
+            return 0
+        if not self.tiers.load(stored, target_id):
+            return 0
+        self.append(target_id, stored.tokens)
+        base = self._bases[target_id]
+        base.num_exact = stored.num_exact
+        self._touch(base)
+        return found.num_reused - num_held
+
+    def _lease_prefix(self, source: Source | None) -> Lease | None:
         if source is None:
             target_id = self._empty_id()
             return None if target_id is None else self._hand_out(target_id)
@@ -221,32 +268,6 @@ class KVCache:
             return None
         self._cut(sequence_id, length)
         return self._hand_out(sequence_id)
-
-    def _best_prefix(self, tokens: Sequence[int], policy: Policy) -> _Source | None:
-        """The base with the longest start in common, in use or not."""
-        best: _Source | None = None
-        for sequence_id, base in enumerate(self._bases):
-            length = min(common_prefix(base.tokens, tokens), len(tokens) - 1)
-            if policy is Policy.EXACT:
-                length = min(length, base.num_exact)
-            if length <= (best.plan.prefix if best else 0):
-                continue
-            if self._runner.can_resume(sequence_id, length, len(base.tokens)):
-                best = _Source(sequence_id, ReusePlan(length))
-        return best
-
-    def _best_edit(self, tokens: Sequence[int], policy: Policy) -> _Source | None:
-        """The idle base of which the most can be kept by moving chunks."""
-        if policy is Policy.EXACT or not self._scratch_ids:
-            return None
-        best: _Source | None = None
-        for sequence_id, base in enumerate(self._bases):
-            if base.in_use or not base.tokens:
-                continue
-            plan = plan_reuse(base.tokens, tokens, policy)
-            if plan.chunks and plan.num_reused() > (best.plan.num_reused() if best else 0):
-                best = _Source(sequence_id, plan)
-        return best
 
     def _edit(self, sequence_id: int, plan: ReusePlan) -> bool:
         """Cuts an idle base to the plan's prefix and parks its chunks at their new positions.
@@ -325,16 +346,19 @@ class KVCache:
                 return sequence_id
         victim_id = self._oldest_idle(spare)
         if victim_id is not None:
-            self._clear(victim_id)
+            self._retire(victim_id)
         return victim_id
 
+    def _idle_ids(self) -> list[int]:
+        return [i for i, base in enumerate(self._bases) if base.tokens and not base.in_use]
+
+    def _newest_unwritten(self) -> int | None:
+        waiting = [i for i in self._idle_ids() if self.tiers and self.tiers.wants(self._bases[i])]
+        return max(waiting, key=lambda i: self._bases[i].last_used, default=None)
+
     def _oldest_idle(self, spare: int | None = None) -> int | None:
-        idle = [
-            (base.last_used, sequence_id)
-            for sequence_id, base in enumerate(self._bases)
-            if base.tokens and not base.in_use and sequence_id != spare
-        ]
-        return min(idle)[1] if idle else None
+        idle = [i for i in self._idle_ids() if i != spare]
+        return min(idle, key=lambda i: self._bases[i].last_used, default=None)
 
     def _hand_out(self, sequence_id: int) -> Lease:
         base = self._bases[sequence_id]
@@ -369,6 +393,15 @@ class KVCache:
             self._holders[cell] -= 1
             if self._holders[cell] == 0:
                 self._free.append(cell)
+
+    def _retire(self, sequence_id: int) -> None:
+        """Drops an idle base; what no other one holds goes to the tiers."""
+        base = self._bases[sequence_id]
+        others = (o.tokens for i, o in enumerate(self._bases) if i != sequence_id)
+        num_shared = max((common_prefix(tokens, base.tokens) for tokens in others), default=0)
+        if self.tiers is not None and len(base.tokens) - num_shared >= MIN_NEW:
+            self.tiers.keep(sequence_id, base)
+        self._clear(sequence_id)
 
     def _clear(self, sequence_id: int) -> None:
         self._cut(sequence_id, 0)

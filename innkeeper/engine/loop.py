@@ -7,6 +7,7 @@
 """
 
 import queue
+import threading
 import time
 from collections.abc import Callable
 
@@ -34,7 +35,13 @@ from innkeeper.engine.reply import Released
 from innkeeper.engine.runner import Logits, Runner
 from innkeeper.engine.scheduler import Batch, Scheduler, SliceSizer
 from innkeeper.engine.sequence import Sequence, Status
+from innkeeper.engine.tiers import Tiers
 from innkeeper.errors import EngineError, InnkeeperError, InvalidRequestError
+
+CLOSE_SECONDS = 10.0
+"""An engine that ends takes about this long at most to write its cache."""
+_QUIET_SECONDS = 3.0
+_WRITTEN_PER_SECOND = 4e6
 
 Emit = Callable[[list[msgspec.Struct]], None]
 
@@ -50,12 +57,13 @@ class Engine:
         max_slice_seconds: float = 0.25,
         kv_reuse: str = "auto",
         idle_refresh: bool = True,
+        tiers: Tiers | None = None,
     ) -> None:
         facts = runner.facts
         self.inbox: queue.SimpleQueue[Prepared | Cancel] = queue.SimpleQueue()
         self.runner = runner
         self.admission = Admission(runner, kv_reuse)
-        self.cache = KVCache(runner, facts.num_pool, num_scratch=facts.max_sequences)
+        self.cache = KVCache(runner, facts.num_pool, num_scratch=facts.max_sequences, tiers=tiers)
         self._emit = emit
         self._scheduler = Scheduler(
             self.cache,
@@ -70,6 +78,10 @@ class Engine:
         self._step_started = 0.0
         self._refreshes_idle = idle_refresh
         self._refresh: Sequence | None = None
+        self.is_closing = threading.Event()
+        """Set once nothing is evaluated any more, and the cache is being written."""
+        self._is_ending = False
+        self._next_write = 0.0
         self._num_steps = self._num_prompt = self._num_predicted = self._num_refreshed = 0
 
     def prepare(self, frame: Submit | Probe | Embed) -> None:
@@ -90,10 +102,19 @@ class Engine:
         self.inbox.put(Prepared(frame.id, frame.request, tokens, truncated_n, probe))
 
     def run(self) -> None:
-        """Steps for ever; sleeps while there is nothing to do."""
-        while True:
+        """Steps until ``end`` is called, and then writes what would be lost to disk."""
+        while not self._is_ending:
             if not self.step():
-                self._take(self.inbox.get())
+                self._rest()
+        for sequence in [*self._scheduler.running, *self._scheduler.waiting]:
+            self._end(sequence)
+        self.is_closing.set()
+        self.cache.close(CLOSE_SECONDS)
+
+    def end(self) -> None:
+        """Lets ``run`` return after its step. Called from another thread."""
+        self._is_ending = True
+        self.inbox.put(Cancel())
 
     def step(self) -> bool:
         """One pass over the loop; False if there was nothing to evaluate."""
@@ -112,7 +133,7 @@ class Engine:
 
     def stats(self) -> EngineStats:
         """A snapshot; safe to call from another thread."""
-        started = self._step_started
+        started, tiers = self._step_started, self.cache.tiers
         return EngineStats(
             seconds_in_step=time.perf_counter() - started if started else 0.0,
             num_steps=self._num_steps,
@@ -125,6 +146,9 @@ class Engine:
             prompt_tokens=self._num_prompt,
             predicted_tokens=self._num_predicted,
             refreshed_tokens=self._num_refreshed,
+            restored_tokens=self._scheduler.num_restored,
+            ram_cache_bytes=tiers.num_ram_bytes if tiers else 0,
+            disk_cache_bytes=tiers.num_disk_bytes if tiers else 0,
         )
 
     # --- requests in -----------------------------------------------------------------------------
@@ -182,6 +206,17 @@ class Engine:
         self._refresh = None
         self._end(sequence)
         self.cache.drop_stale(sequence.tokens)
+
+    def _rest(self) -> None:
+        """Waits for a frame. After some silence a chat is written to disk, at a rate that spares
+        the disk, so that a crash costs little."""
+        now = time.monotonic()
+        wait = max(_QUIET_SECONDS, self._next_write - now) if self.cache.has_unwritten() else None
+        try:
+            self._take(self.inbox.get(timeout=wait))
+        except queue.Empty:
+            num_bytes = self.cache.write_one()
+            self._next_write = time.monotonic() + num_bytes / _WRITTEN_PER_SECOND
 
     # --- one batch -------------------------------------------------------------------------------
 

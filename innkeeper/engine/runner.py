@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from innkeeper.core import EngineConfig, ModelFacts
 
 Logits = NDArray[np.float32]
+State = NDArray[np.uint8]
+"""What the cache of one sequence holds, as the backend writes it."""
 ProgressCallback = Callable[[float], None]
 
 
@@ -67,8 +69,13 @@ class Runner(Protocol):
     num_sequence_ids: int
     has_state: bool
     """Whether the cache is one state, as in recurrent models, that no token can be taken out of."""
+    can_cut: bool
+    """Whether a sequence can be cut to any length: no states, no sliding windows."""
     can_edit: bool
     """Whether ``shift`` works: positions can be rotated without evaluating the tokens again."""
+    state_key: str
+    """Names all that a saved state depends on: the model's file, adapters, number types, the
+    library's build. Empty if states cannot be saved."""
     max_rows: int
     """Most rows of one ``forward``."""
     max_outputs: int
@@ -93,6 +100,18 @@ class Runner(Protocol):
 
     def remove(self, sequence_id: int, start: int) -> None:
         """Drops the tokens of ``sequence_id`` from position ``start`` on."""
+
+    def save(self, sequence_id: int) -> State:
+        """The cache of a sequence that holds something. Shifts that are pending are settled first,
+        for which the pool should have one cell free.
+
+        Raises: EngineError if the library refuses.
+        """
+
+    def load(self, sequence_id: int, state: State) -> bool:
+        """Gives ``sequence_id``, which holds nothing, what ``save`` returned in any process with
+        this ``state_key``. False, and nothing done, if the library refuses. The caller has made
+        sure that the pool has cells for it."""
 
     def can_resume(self, sequence_id: int, length: int, cached: int) -> bool:
         """Whether ``sequence_id``, of ``cached`` tokens, may be cut to its first ``length`` (and

@@ -66,6 +66,8 @@ class Scheduler:
     ) -> None:
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
+        self.num_restored = 0
+        """Tokens that came back from memory or disk, ever."""
         self._cache = cache
         self._sizer = sizer
         self._max_sequences = max_sequences
@@ -89,6 +91,7 @@ class Scheduler:
         """Learns from a step; the prompts that were read go to the end of the line."""
         if batch.num_prefill:
             self._sizer.observe(batch.num_prefill, seconds)
+            self._cache.observe(batch.num_prefill, seconds)
             for reader in batch.readers:
                 if reader in self.running:
                     self.running.remove(reader)
@@ -164,10 +167,12 @@ class Scheduler:
         if lease is None:
             return False
         self.waiting.remove(sequence)
-        sequence.sequence_id, sequence.num_cached, num_exact = lease
+        sequence.sequence_id, sequence.num_cached, num_exact, num_restored = lease
+        self.num_restored += num_restored
         if not sequence.started:
             sequence.num_reused = min(num_exact, sequence.num_prompt)
             sequence.num_reused_approx = min(lease.num_cached, sequence.num_prompt) - num_exact
+            sequence.num_restored = num_restored
         sequence.started = sequence.started or time.perf_counter()
         sequence.status = Status.PREFILL
         self.running.append(sequence)

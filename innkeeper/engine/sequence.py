@@ -63,6 +63,8 @@ class Sequence:
     """Prompt tokens whose cache was reused exactly."""
     num_reused_approx: int = 0
     """Prompt tokens whose cache was reused over an edit."""
+    num_restored: int = 0
+    """Those of the two that came from memory or disk."""
     num_evaluated: int = 0
     """Prompt tokens evaluated for this choice, those read again after a preemption included."""
     arrived: float = field(default_factory=time.perf_counter)
@@ -120,6 +122,7 @@ class Sequence:
             prompt_n=self.num_evaluated,
             cache_n=self.num_reused,
             cache_approx_n=self.num_reused_approx,
+            restored_n=self.num_restored,
             prompt_ms=(prefilled - started) * 1000,
             predicted_n=self.num_generated,
             predicted_ms=(now - prefilled) * 1000 if self.prefilled else 0.0,

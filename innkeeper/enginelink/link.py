@@ -41,6 +41,8 @@ class LinkLimits(Struct, frozen=True, kw_only=True):
     """The same before any step has ended: the first one may read all weights from a slow disk."""
     close_seconds: float = 3.0
     """Time to end by itself, then again after SIGTERM, before SIGKILL."""
+    save_seconds: float = 12.0
+    """The first of these, for an engine that answers: it writes its cache to disk."""
 
 
 class EngineLink:
@@ -173,8 +175,10 @@ class EngineLink:
 
     async def close(self) -> None:
         """Ends the process: politely, then by SIGTERM, then by SIGKILL. Idempotent."""
+        limits = self._limits
+        grace = limits.save_seconds if self.responsive else limits.close_seconds
         self._closing = True
-        await self._process.end(self._limits.close_seconds)
+        await self._process.end(grace, limits.close_seconds)
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     # --- the other side ---------------------------------------------------------------------

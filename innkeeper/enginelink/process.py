@@ -98,14 +98,15 @@ class EngineProcess:
     async def wait(self) -> int:
         return await self._process.wait()
 
-    async def end(self, seconds: float) -> None:
-        """Closes stdin, then terminates, then kills, ``seconds`` apart. Idempotent."""
+    async def end(self, grace_seconds: float, seconds: float) -> None:
+        """Closes stdin, terminates after ``grace_seconds``, kills ``seconds`` later. Idempotent."""
         with contextlib.suppress(ConnectionError, RuntimeError):
             self._stdin.close()
         for step in (None, signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)):
             if step is not None:
                 self._signal(step)
-            done, _ = await asyncio.wait([asyncio.ensure_future(self.wait())], timeout=seconds)
+            wait = grace_seconds if step is None else seconds
+            done, _ = await asyncio.wait([asyncio.ensure_future(self.wait())], timeout=wait)
             if done:
                 break
         await asyncio.wait([self._log_task], timeout=_LAST_WORDS_SECONDS)

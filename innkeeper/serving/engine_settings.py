@@ -24,6 +24,10 @@ class EngineDefaults(Struct, frozen=True, kw_only=True):
     num_threads: int = 0
     kv_reuse: str = "auto"
     idle_refresh: bool = True
+    cache_folder: str = ""
+    disk_cache_bytes: int = 0
+    ram_cache_bytes: int = -1
+    """-1 = a share of what the model leaves free."""
     max_ubatch: int = 0
     flash_attention: bool | None = None
     pooling: str = "auto"

@@ -15,12 +15,13 @@ from innkeeper.planner.estimate import ContextSettings, estimate
 from innkeeper.planner.hardware import Hardware, probe
 from innkeeper.planner.plan import COMFORTABLE_CTX, Wishes, plan
 from innkeeper.planner.shape import read_shape
-from innkeeper.units import format_bytes
+from innkeeper.units import GIB, format_bytes
 
 logger = logging.getLogger(__name__)
 
 _CPU_UBATCH, _GPU_UBATCH = 128, 512
 _EMBEDDING_CTX = 2048
+_MAX_RAM_CACHE = 4 * GIB
 _DEFAULT_CTX = 8192
 """Where nothing is known of a model's memory."""
 
@@ -157,6 +158,7 @@ def make_room(
             break
         leaving.append(rest.pop(0))
     refuse_too_big(need, freed, staying, hardware, sized)
+    sized = choose_ram_cache(sized, need, freed, staying, hardware)
     may_overlap = _fits(need, Need(), _total(loaded, list(loaded)), hardware)
     return Room(sized, need, tuple(leaving), may_overlap)
 
@@ -171,6 +173,17 @@ def _fits(need: Need, freed: Need, staying: Need, hardware: Hardware) -> bool:
     if hardware.limit_bytes is not None:
         available = min(available, hardware.limit_bytes)
     return need.ram_bytes + need.weights_bytes <= available
+
+
+def choose_ram_cache(
+    config: EngineConfig, need: Need, freed: Need, staying: Need, hardware: Hardware
+) -> EngineConfig:
+    """``config`` with memory for idle chats, where that is left open: a share of what is left."""
+    if config.ram_cache_bytes >= 0:
+        return config
+    taken = need.ram_bytes + need.weights_bytes + staying.weights_bytes
+    left = hardware.available_ram_bytes + freed.ram_bytes - taken
+    return replace(config, ram_cache_bytes=min(_MAX_RAM_CACHE, max(0, left // 8)))
 
 
 def refuse_too_big(

@@ -3,7 +3,6 @@
 import ctypes
 import os
 import time
-from collections.abc import Callable
 from typing import Any
 
 import llama_cpp.llama_cpp as lib
@@ -11,6 +10,7 @@ import llama_cpp.llama_cpp as lib
 from innkeeper.backends.llama_cpp import log
 from innkeeper.backends.llama_cpp.embedder import MAX_TEXTS, POOLING_TYPES, LlamaEmbedder
 from innkeeper.backends.llama_cpp.runner import LlamaRunner
+from innkeeper.backends.llama_cpp.state_key import meta_text, state_key
 from innkeeper.backends.llama_cpp.threads import ThreadTuner, usable_cores
 from innkeeper.backends.llama_cpp.tokenizer import LlamaTokenizer
 from innkeeper.core import EngineConfig, ModelFacts
@@ -53,7 +53,10 @@ def load(config: EngineConfig, progress: ProgressCallback) -> LlamaRunner | Llam
     tuner = ThreadTuner(config.num_threads or usable_cores(), is_fixed=config.num_threads > 0)
     can_shift = lib.llama_memory_can_shift(lib.llama_get_memory(context))
     is_editable = bool(can_shift) and _is_editable(config, model)
-    return LlamaRunner(model, context, facts, tokenizer, tuner, is_editable=is_editable)
+    key = state_key(config, model, facts.num_pool)
+    return LlamaRunner(
+        model, context, facts, tokenizer, tuner, is_editable=is_editable, state_key=key
+    )
 
 
 def _is_editable(config: EngineConfig, model: "lib.llama_model_p") -> bool:
@@ -211,8 +214,8 @@ def _facts(
         name=config.name,
         path=config.path,
         backend="llama_cpp",
-        architecture=_text(lib.llama_model_meta_val_str, model, b"general.architecture"),
-        description=_text(lib.llama_model_desc, model),
+        architecture=meta_text(model, b"general.architecture"),
+        description=_description(model),
         num_params=int(lib.llama_model_n_params(model)),
         size_bytes=int(lib.llama_model_size(model)),
         num_vocab=tokenizer.num_vocab,
@@ -250,7 +253,7 @@ def _chat_template(model: "lib.llama_model_p") -> str | None:
     return template.decode("utf-8", "replace") if template else None
 
 
-def _text(read: Callable[..., int], *arguments: object) -> str:
+def _description(model: "lib.llama_model_p") -> str:
     buffer = ctypes.create_string_buffer(256)
-    count = read(*arguments, buffer, ctypes.sizeof(buffer))
+    count = lib.llama_model_desc(model, buffer, ctypes.sizeof(buffer))
     return buffer.value.decode("utf-8", "replace") if count > 0 else ""

@@ -10,11 +10,12 @@ import numpy as np
 from innkeeper.backends.llama_cpp.threads import ThreadTuner
 from innkeeper.backends.llama_cpp.tokenizer import LlamaTokenizer
 from innkeeper.core import ModelFacts
-from innkeeper.engine.runner import Logits, Row
+from innkeeper.engine.runner import Logits, Row, State
 from innkeeper.errors import EngineError
 
 _NO_PLACE = 1
 _TO_THE_END = -1
+_BYTES = ctypes.POINTER(ctypes.c_uint8)
 
 
 class RowBatch:
@@ -61,6 +62,7 @@ class LlamaRunner:
         tuner: ThreadTuner,
         *,
         is_editable: bool = True,
+        state_key: str = "",
     ) -> None:
         self.facts = facts
         self.tokenizer = tokenizer
@@ -77,7 +79,10 @@ class LlamaRunner:
         self.has_state = bool(
             lib.llama_model_is_recurrent(model) or lib.llama_model_is_hybrid(model)
         )
+        self.can_cut = not self.has_state and self._num_swa == 0
         self.can_edit = is_editable
+        self.state_key = state_key
+        self._is_shift_pending = False
 
     def forward(self, rows: Sequence[Row]) -> list[Logits]:
         wanted = [index for index, row in enumerate(rows) if row.wants_logits]
@@ -90,6 +95,7 @@ class LlamaRunner:
         self._batch.fill(rows)
         started = time.perf_counter()
         code = lib.llama_decode(self._context, self._batch.batch)
+        self._is_shift_pending = False
         if code != 0:
             self._roll_back(rows)
             raise EngineError(
@@ -108,10 +114,28 @@ class LlamaRunner:
 
     def shift(self, sequence_id: int, start: int, end: int, delta: int) -> None:
         lib.llama_memory_seq_add(self._memory, sequence_id, start, end, delta)
+        self._is_shift_pending = True
 
     def remove(self, sequence_id: int, start: int) -> None:
         if not lib.llama_memory_seq_rm(self._memory, sequence_id, start, _TO_THE_END):
             raise EngineError(f"the cache of sequence {sequence_id} cannot be cut at {start}")
+
+    def save(self, sequence_id: int) -> State:
+        if self._is_shift_pending:
+            self._settle(sequence_id)
+        size = int(lib.llama_state_seq_get_size(self._context, sequence_id))
+        state = np.empty(size, np.uint8)
+        pointer = state.ctypes.data_as(_BYTES)
+        if lib.llama_state_seq_get_data(self._context, pointer, size, sequence_id) != size:
+            raise EngineError("llama.cpp could not copy the state; the engine's log says why")
+        return state
+
+    def load(self, sequence_id: int, state: State) -> bool:
+        pointer = state.ctypes.data_as(_BYTES)
+        count = lib.llama_state_seq_set_data(self._context, pointer, len(state), sequence_id)
+        if count != len(state):
+            lib.llama_memory_seq_rm(self._memory, sequence_id, 0, _TO_THE_END)
+        return bool(count == len(state))
 
     def can_resume(self, sequence_id: int, length: int, cached: int) -> bool:
         if length == cached:
@@ -140,6 +164,15 @@ class LlamaRunner:
         if wanted != self.num_threads:
             lib.llama_set_n_threads(self._context, wanted, wanted)
             self.num_threads = wanted
+
+    def _settle(self, sequence_id: int) -> None:
+        """Rotates the keys that were shifted: llama.cpp does so at the next ``llama_decode`` only,
+        and a state saved before has new positions and old keys."""
+        end = int(lib.llama_memory_seq_pos_max(self._memory, sequence_id)) + 1
+        self._batch.fill([Row(0, end, sequence_id, False)])
+        lib.llama_decode(self._context, self._batch.batch)
+        lib.llama_memory_seq_rm(self._memory, sequence_id, end, _TO_THE_END)
+        self._is_shift_pending = False
 
     def _roll_back(self, rows: Sequence[Row]) -> None:
         """Slices before the failing one stay applied; the caller expects nothing to be."""
