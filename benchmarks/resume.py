@@ -2,8 +2,8 @@
 
     python -m benchmarks.resume --model MODEL.gguf
 
-A chat of ``--tokens`` tokens is read; the server is stopped as by Ctrl-C and started again; then the
-chat's next turn is sent. "Cold" is the same turn sent to a server without a disk cache. First
+A chat of ``--tokens`` tokens is read; the server is stopped as by Ctrl-C and started again; then
+the chat's next turn is sent. "Cold" is the same turn sent to a server without a disk cache. First
 tokens are measured from the request, sent once the server says that it is ready.
 """
 
@@ -64,7 +64,9 @@ async def main() -> None:
                 f"{found[0][1]['prompt_n']}",
                 f"{found[0][1]['restored_n']}",
             )
-    print(table.markdown(f"{args.runs} restarts, {args.cold_runs} cold; {size / 1e6:.0f} MB on disk"))
+    print(
+        table.markdown(f"{args.runs} restarts, {args.cold_runs} cold; {size / 1e6:.0f} MB on disk")
+    )
 
 
 if __name__ == "__main__":
