@@ -95,7 +95,13 @@ FIELDS: tuple[Field, ...] = (
         -1,
         kind="integer",
     ),
-    _field("rep_pen_slope", values.number(0, 100), "part of it for the older half", 0, 1),
+    _field(
+        "rep_pen_slope",
+        values.number(0, 100),
+        "part of it for the older half; above 1: KoboldAI's",
+        0,
+        1,
+    ),
     _field(
         "repetition_decay rep_pen_decay",
         _count,
@@ -133,6 +139,14 @@ FIELDS: tuple[Field, ...] = (
     _field("mirostat_eta", values.number(0, 10), "learning rate"),
     _field("adaptive_target", values.number(-1e9, 1), "probability to aim for; <= 0 = off"),
     _field("adaptive_decay", values.number(0, 0.99), "memory of adaptive_target"),
+    _field("guidance_scale", values.number(-10, 100), "away from negative_prompt; 1 = off", 1),
+    _field(
+        "negative_prompt",
+        values.text(_MAX_TEXT_CHARS),
+        "what guidance moves away from: a text in place of the prompt, or a system message",
+        "",
+        kind="string",
+    ),
     _field("min_keep", _count, "truncation leaves at least this many", 0, kind="integer"),
     _field("sampler_priority samplers", step_names, "order of the steps", kind="array"),
     _field("sampler_order", kobold_ids, "KoboldAI's order of the steps", kind="array"),
@@ -179,8 +193,6 @@ FIELDS: tuple[Field, ...] = (
 
 NOT_APPLIED: tuple[Field, ...] = (
     _field("penalty_alpha", _any_number, "contrastive search", 0),
-    _field("guidance_scale", _any_number, "classifier-free guidance", 1),
-    _field("negative_prompt", values.text(_MAX_TEXT_CHARS), "guidance", "", kind="string"),
     _field("num_beams", _any_number, "beam search", 0, 1),
     _field("length_penalty", _any_number, "beam search", 1),
     _field("early_stopping", values.flag, "beam search", False, kind="boolean"),
@@ -280,7 +292,7 @@ def sampling(found: Mapping[str, Any]) -> tuple[SamplingParams, tuple[str, ...]]
         "adaptive_target": target if target > 0 else -1.0,
         "epsilon_cutoff": found.get("epsilon_cutoff", 0.0) / _CUTOFFS_PER_ONE,
         "eta_cutoff": found.get("eta_cutoff", 0.0) / _CUTOFFS_PER_ONE,
-        "repetition_slope": found.get("rep_pen_slope") or 1.0,
+        **_slope(found.get("rep_pen_slope") or 1.0),
         "no_repeat_ngram": found.get("no_repeat_ngram_size", 0),
         "xtc_protect": True,
         "order": order,
@@ -335,6 +347,11 @@ def _given(field: Field, body: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return [
         (name, field.read(name, body[name])) for name in field.names if body.get(name) is not None
     ]
+
+
+def _slope(value: float) -> dict[str, float]:
+    """KoboldCpp's and KoboldAI's field of one name: the former's is never above 1."""
+    return {"repetition_curve": value} if value > 1 else {"repetition_slope": value}
 
 
 def _temperature(found: Mapping[str, Any]) -> dict[str, float]:

@@ -38,7 +38,6 @@ _PREFIXES = ("/api/v1", "/api/latest")
 _MAX_TEXT_CHARS = 16 * 1024 * 1024
 _FLAGS = (
     "protected txt2img vision audio transcribe multiplayer websearch tts embeddings savedata"
-    " guidance"
 ).split()
 _STOP_REASONS = {"length": 0, "stop": 1}
 _CUSTOM_STOP = 2
@@ -194,7 +193,9 @@ def _add_facts(routes: APIRouter, models: Models, jobs: Jobs) -> None:
         flags = dict.fromkeys(_FLAGS, False)
         flags["embeddings"] = any(each.facts.pooling for each in models.loaded)
         names = {"result": "KoboldCpp", "version": KOBOLDCPP_VERSION}
-        return json_response({**names, **flags, "llm": models.facts is not None, "admin": 0})
+        return json_response(
+            {**names, **flags, "guidance": True, "llm": models.facts is not None, "admin": 0}
+        )
 
     @routes.get("/api/extra/true_max_context_length", summary="Context size")
     async def true_max_context_length() -> Response:

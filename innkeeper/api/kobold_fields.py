@@ -25,6 +25,8 @@ TABLE = fields.renamed(
         "dynatemp_exponent": "",
         "top_p": "",
         "min_p": "",
+        "guidance_scale": "",
+        "negative_prompt": "",
         "top_k": "",
         "typical_p": "typical typical_p",
         "top_n_sigma": "nsigma top_n_sigma",

@@ -42,6 +42,8 @@ def build(
     limit = fields.max_tokens(found, default_max_tokens)
     attributes = {
         "constraint": constraints.constraint(body),
+        "guidance_scale": found.get("guidance_scale", 1.0),
+        "negative_prompt": found.get("negative_prompt", ""),
         "banned": found.get("banned_strings", ()),
         "lookup": fields.lookup(found),
         "stop": fields.stop_texts(found),

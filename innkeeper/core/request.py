@@ -181,6 +181,11 @@ class GenerateRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """As the client names it; empty = the current one."""
     sampling: SamplingParams = SamplingParams()
     constraint: Constraint | None = None
+    guidance_scale: float = 1.0
+    """Classifier-free guidance: how far the reply moves away from what the model would say behind
+    ``negative_prompt``; 1 = off."""
+    negative_prompt: str = ""
+    """Text in place of the prompt; with ``messages``, the system message in place of theirs."""
     banned: tuple[str, ...] = ()
     """Phrases that the reply never shows, in any case of letters."""
     stop: tuple[str, ...] = ()

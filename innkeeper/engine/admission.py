@@ -33,6 +33,7 @@ class Prepared(NamedTuple):
     tokens: list[int]
     truncated_n: int = 0
     probe: Probe | None = None
+    negative: tuple[int, ...] = ()
 
 
 class Admission:
@@ -69,7 +70,10 @@ class Admission:
         leader: Sequence | None = None
         for index in range(request.n):
             sequence = self._sequence(prepared, index, (seed + index) % _SEED_LIMIT, leader)
-            leader = leader or sequence
+            if prepared.negative:
+                self._add_shadow(sequence, prepared.negative)
+            else:
+                leader = leader or sequence
             yield sequence
 
     def refresh(self, tokens: list[int]) -> Sequence:
@@ -85,6 +89,24 @@ class Admission:
             reply=ReplyText(()),
             is_refresh=True,
         )
+
+    def _add_shadow(self, sequence: Sequence, negative: tuple[int, ...]) -> None:
+        """Guidance: both replies end where either has no more room."""
+        facts = self._runner.facts
+        if facts.max_sequences < 2:
+            raise InvalidRequestError(
+                "guidance evaluates two sequences, and --parallel is 1",
+                field="guidance_scale",
+                hint="start with --parallel 2, or leave it out",
+            )
+        shadow = self.refresh(list(negative))
+        shadow.is_refresh, shadow.request_id = False, sequence.request_id
+        shadow.shadow_of, sequence.shadow, sequence.policy = sequence, shadow, Policy.EXACT
+        room = min(
+            facts.num_ctx - len(negative),
+            (facts.num_pool - len(negative) - sequence.num_prompt) // 2,
+        )
+        sequence.max_length = min(sequence.max_length, sequence.num_prompt + room)
 
     def _sequence(
         self, prepared: Prepared, index: int, seed: int, leader: Sequence | None

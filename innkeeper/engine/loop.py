@@ -28,9 +28,10 @@ from innkeeper.core.frames import (
     Submit,
 )
 from innkeeper.engine.admission import Admission, Prepared
+from innkeeper.engine.guidance import guide
 from innkeeper.engine.kv_cache import KVCache
 from innkeeper.engine.logprobs import largest, log_softmax, token_logprob
-from innkeeper.engine.prompt import tokenize_prompt
+from innkeeper.engine.prompt import tokenize_negative, tokenize_prompt
 from innkeeper.engine.reply import Released
 from innkeeper.engine.runner import Logits, Runner
 from innkeeper.engine.scheduler import Batch, Scheduler, SliceSizer
@@ -96,10 +97,12 @@ class Engine:
                 field="model",
                 hint="name an embedding model, or load this one with --pooling mean",
             )
-        tokens, truncated_n = tokenize_prompt(frame.request, self.runner.tokenizer, facts)
+        request, tokenizer = frame.request, self.runner.tokenizer
+        tokens, truncated_n = tokenize_prompt(request, tokenizer, facts)
+        negative = tokenize_negative(request, tokens, tokenizer, facts)
         self.admission.warm(frame.request)
         probe = frame if isinstance(frame, Probe) else None
-        self.inbox.put(Prepared(frame.id, frame.request, tokens, truncated_n, probe))
+        self.inbox.put(Prepared(frame.id, request, tokens, truncated_n, probe, negative))
 
     def run(self) -> None:
         """Steps until ``end`` is called, and then writes what would be lost to disk."""
@@ -180,7 +183,9 @@ class Engine:
         return [
             seq
             for seq in every
-            if not seq.is_refresh and (request_id is None or seq.request_id == request_id)
+            if not seq.is_refresh
+            and seq.shadow_of is None
+            and (request_id is None or seq.request_id == request_id)
         ]
 
     # --- idle work -------------------------------------------------------------------------------
@@ -226,16 +231,23 @@ class Engine:
             outputs = self._evaluate(batch)
         except InnkeeperError as error:
             for sequence, _ in batch.reads:
-                self._fail(sequence, error)
+                if sequence.shadow_of is None:
+                    self._fail(sequence, error)
             return
         for sequence, count in batch.reads:
             self._record(sequence, count)
         self._scheduler.observe(batch, time.perf_counter() - self._step_started)
         self._num_steps += 1
+        behind: dict[Sequence, list[Logits]] = {}
         for sequence in sampled:
             count = 1 + len(sequence.draft)
-            self._advance(sequence, outputs[:count])
+            behind[sequence] = outputs[:count]
             del outputs[:count]
+        for sequence, logits in behind.items():
+            if sequence.shadow is not None:
+                guide(logits[0], behind[sequence.shadow][0], sequence.request.guidance_scale)
+            if sequence.shadow_of is None:
+                self._advance(sequence, logits)
 
     def _evaluate(self, batch: Batch) -> list[Logits]:
         """``Runner.forward``, once more without idle bases if the pool had no place: a backend
@@ -329,6 +341,8 @@ class Engine:
         if token_id is not None:
             self._num_predicted += 1
             sequence.tokens.append(token_id)
+            if sequence.shadow is not None:
+                sequence.shadow.tokens.append(token_id)
         if token_id is None or token_id in self._end_ids:
             self._finish(sequence, "stop")
             return
@@ -348,6 +362,8 @@ class Engine:
         or the whole sequence where the cache cannot be cut."""
         sequence.take_back(sequence.reply.num_to_take_back)
         self._cut(sequence)
+        if sequence.shadow is not None and sequence.status is not Status.WAITING:
+            self._cut(sequence.shadow)
 
     def _cut(self, sequence: Sequence) -> None:
         """Leaves all but the last token in the cache."""

@@ -32,6 +32,31 @@ def tokenize_prompt(request: GenerateRequest, tokenizer: Tokenizer, facts: Model
     return Prompt(tokens, truncated_n)
 
 
+def tokenize_negative(
+    request: GenerateRequest, tokens: list[int], tokenizer: Tokenizer, facts: ModelFacts
+) -> tuple[int, ...]:
+    """The negative prompt of guidance beside the prompt's ``tokens``; empty = no guidance. Without
+    a text, the prompt's last token alone, as in transformers.
+
+    Raises: PromptTooLongError.
+    """
+    if request.guidance_scale == 1:
+        return ()
+    if not request.negative_prompt:
+        return (tokens[-1],)
+    found = tokenizer.encode(
+        request.negative_prompt, add_special=request.add_bos, parse_special=request.parse_special
+    )
+    if len(found) >= facts.num_ctx or len(found) + len(tokens) + 2 > facts.num_pool:
+        raise PromptTooLongError(
+            f"the negative prompt has {len(found)} tokens beside the prompt's {len(tokens)}; the"
+            f" context is {facts.num_ctx} and the cache {facts.num_pool} tokens",
+            field="negative_prompt",
+            hint="shorten it",
+        )
+    return tuple(found)
+
+
 def _encode(request: GenerateRequest, tokenizer: Tokenizer, facts: ModelFacts) -> list[int]:
     if isinstance(request.prompt, tuple):
         tokens = list(request.prompt)

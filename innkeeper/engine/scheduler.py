@@ -99,6 +99,8 @@ class Scheduler:
 
     def finish(self, sequence: Sequence, *, keep: bool = True) -> None:
         """Takes a sequence out, wherever it is; its cache stays for the next prompt if ``keep``."""
+        if sequence.shadow is not None and sequence.shadow.status is not Status.WAITING:
+            self.finish(sequence.shadow, keep=keep)
         if sequence.status is Status.WAITING:
             self.waiting.remove(sequence)
         elif sequence.status is not Status.DONE:
@@ -135,16 +137,25 @@ class Scheduler:
         return draft if len(draft) < self._cache.num_free else []
 
     def restart(self, sequence: Sequence) -> None:
-        """Puts a running sequence to the front of the line, to be read again from the start."""
+        """Puts a running sequence to the front of the line, to be read again from the start, and
+        its shadow with it."""
+        if sequence.shadow_of is not None:
+            self.restart(sequence.shadow_of)
+            return
+        if sequence.shadow is not None:
+            self._free(sequence.shadow)
+        self._free(sequence)
+        self.waiting.appendleft(sequence)
+
+    def _free(self, sequence: Sequence) -> None:
         self.running.remove(sequence)
         self._cache.release(sequence.sequence_id, keep=False)
         sequence.sequence_id, sequence.num_cached, sequence.draft = -1, 0, []
         sequence.status = Status.WAITING
-        self.waiting.appendleft(sequence)
 
     def _admit(self) -> None:
         for sequence in list(self.waiting):
-            if len(self.running) >= self._max_sequences:
+            if len(self.running) + (sequence.shadow is not None) >= self._max_sequences:
                 return
             if sequence.leader is not None and sequence.leader.status in (
                 Status.WAITING,
@@ -160,13 +171,15 @@ class Scheduler:
             return True
         promised = sum(other.num_to_read for other in self.running)
         needed = self._cache.num_new_cells(sequence.tokens) + 1 + promised
+        needed += len(sequence.shadow.tokens) + 1 if sequence.shadow is not None else 0
         return needed <= self._cache.num_reclaimable()
 
     def _start(self, sequence: Sequence) -> bool:
         lease = self._cache.lease(sequence.tokens, sequence.policy)
         if lease is None:
             return False
-        self.waiting.remove(sequence)
+        if sequence.shadow_of is None:
+            self.waiting.remove(sequence)
         sequence.sequence_id, sequence.num_cached, num_exact, num_restored = lease
         self.num_restored += num_restored
         if not sequence.started:
@@ -176,19 +189,24 @@ class Scheduler:
         sequence.started = sequence.started or time.perf_counter()
         sequence.status = Status.PREFILL
         self.running.append(sequence)
+        if sequence.shadow is not None and not self._start(sequence.shadow):
+            self._free(sequence)
+            self.waiting.appendleft(sequence)
+            return False
         return True
 
     def _compose(self) -> Batch:
         batch = Batch()
         for sequence in self.running:
-            if sequence.status is Status.DECODE:
+            if sequence.is_decoding:
                 sequence.draft = self._draft(sequence)
                 _add_rows(batch, sequence, 1 + len(sequence.draft))
         room = min(self._sizer.num_tokens, self._max_rows - len(batch.rows))
         for sequence in self.running:
-            if sequence.status is Status.PREFILL and room > 0:
+            num_readable = sequence.num_readable
+            if sequence.status is Status.PREFILL and min(room, num_readable) > 0:
                 stop = self._cache.next_stop(sequence.sequence_id) or len(sequence.tokens)
-                count = min(stop - sequence.num_cached, room)
+                count = min(stop - sequence.num_cached, num_readable, room)
                 _add_rows(batch, sequence, count)
                 batch.readers.append(sequence)
                 batch.num_prefill += count

@@ -39,6 +39,9 @@ class Sequence:
     shown_ids: frozenset[int] = frozenset()
     """Special tokens that appear in the text."""
     policy: Policy = Policy.EXACT
+    shadow: "Sequence | None" = None
+    """What guidance moves away from: the negative prompt with the same reply, evaluated beside."""
+    shadow_of: "Sequence | None" = None
     leader: "Sequence | None" = None
     """The choice whose prompt this one shares; it waits until that prompt is read."""
     truncated_n: int = 0
@@ -70,6 +73,23 @@ class Sequence:
     arrived: float = field(default_factory=time.perf_counter)
     started: float = 0.0
     prefilled: float = 0.0
+
+    @property
+    def num_readable(self) -> int:
+        """Tokens of the prompt that may be read now. With a shadow, the last token of the two is
+        read in one batch, once nothing else is unread."""
+        return self.num_to_read - (self._pair is not None)
+
+    @property
+    def is_decoding(self) -> bool:
+        """Whether its last token, and its shadow's, is all there is to read."""
+        if self._pair is None:
+            return self.status is Status.DECODE
+        return self.num_to_read == 1 and self._pair.num_to_read == 1
+
+    @property
+    def _pair(self) -> "Sequence | None":
+        return self.shadow or self.shadow_of
 
     @property
     def num_generated(self) -> int:
@@ -106,6 +126,8 @@ class Sequence:
         self.bans = {at: tokens for at, tokens in self.bans.items() if at <= length}
         self.bans.setdefault(length, set()).add(self.tokens[length])
         del self.tokens[length:]
+        if self.shadow is not None:
+            del self.shadow.tokens[len(self.shadow.tokens) - count :]
         self.sampler.rewind(count)
         if self.reasoning is not None:
             self.reasoning.rewind(count)

@@ -5,11 +5,12 @@ from collections.abc import AsyncGenerator, Sequence
 
 import msgspec
 
-from innkeeper.core import GenerateRequest, ModelFacts
+from innkeeper.core import GenerateRequest, Message, ModelFacts
 from innkeeper.core.frames import Delta, Finished
 from innkeeper.enginelink import EngineLink
 from innkeeper.errors import BusyError, InnkeeperError, InvalidRequestError, PromptTooLongError
 from innkeeper.prompt import reply_form
+from innkeeper.prompt.renderer import RenderedPrompt
 from innkeeper.serving.loaded import LoadedModel
 from innkeeper.serving.models import Models
 from innkeeper.serving.replies import Replies
@@ -136,17 +137,26 @@ class Generate:
             self._num_arriving -= num_choices
 
 
+async def _render(
+    request: GenerateRequest, messages: Sequence[Message], model: LoadedModel
+) -> RenderedPrompt:
+    return await model.renderer.render(
+        messages, continue_last=request.continue_last, variables=request.template_kwargs
+    )
+
+
 async def _with_prompt(request: GenerateRequest, model: LoadedModel) -> GenerateRequest:
     template = model.facts.chat_template
     request = reply_form.for_template(request, template)
-    rendered = await model.renderer.render(
-        request.messages or (),
-        continue_last=request.continue_last,
-        variables=request.template_kwargs,
-    )
+    rendered = await _render(request, request.messages or (), model)
+    negative = request.negative_prompt
+    if negative:
+        chat = [message for message in request.messages or () if message.role != "system"]
+        negative = (await _render(request, [Message("system", negative), *chat], model)).text
     request = reply_form.for_prompt(request, rendered.text, template)
     return msgspec.structs.replace(
         request,
+        negative_prompt=negative,
         template_kwargs={},
         tools=None,
         warnings=(*request.warnings, *rendered.warnings),

@@ -85,6 +85,7 @@ def test_stop_text_is_kept_where_asked(client: httpx.Client) -> None:
         ({"dry_penalty_last_n": 0}, {"dry_range": WHOLE_CONTEXT}),
         ({"rep_pen_slope": 0}, {"repetition_slope": 1.0}),
         ({"rep_pen_slope": 0.5}, {"repetition_slope": 0.5}),
+        ({"rep_pen_slope": 3}, {"repetition_slope": 1.0, "repetition_curve": 3.0}),
         ({"typical": 0.5}, {"typical_p": 0.5}),
         ({"nsigma": 1}, {"top_n_sigma": 1.0}),
         ({"mirostat": 2}, {"mirostat": 2}),

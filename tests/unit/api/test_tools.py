@@ -263,3 +263,15 @@ def test_a_budget_ends_reasoning(open_client: Open, body: Any) -> None:
 def test_reasoning_is_off_by_request(open_client: Open, body: Any) -> None:
     client = open_client()
     assert "<quick>" in prompt_of(client, **body) and "<quick>" not in prompt_of(client)
+
+
+def test_a_chats_negative_prompt_stands_where_its_system_message_would(open_client: Open) -> None:
+    client = open_client("generic")
+    messages = [{"role": "system", "content": "be very kind"}, *MESSAGES]
+    ask = {"messages": messages, "guidance_scale": 0, "max_tokens": 20}
+    guided = chat(client, **ask, negative_prompt="be rude")
+    rude = chat(
+        client, messages=[{"role": "system", "content": "be rude"}, *MESSAGES], max_tokens=20
+    )
+    kind = chat(client, messages=messages, max_tokens=20)
+    assert guided["choices"] == rude["choices"] != kind["choices"]

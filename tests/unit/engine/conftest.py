@@ -10,7 +10,7 @@ from innkeeper.backends.fake import FakeRunner, load
 from innkeeper.core import EngineConfig, GenerateRequest, SamplingParams
 from innkeeper.core.frames import Cancel, Delta, Failed, Finished, Probabilities, Probe
 from innkeeper.engine.loop import Engine, Prepared
-from innkeeper.engine.prompt import tokenize_prompt
+from innkeeper.engine.prompt import tokenize_negative, tokenize_prompt
 
 
 @dataclass
@@ -27,7 +27,8 @@ class Bench:
         request = GenerateRequest(prompt=prompt, sampling=sampling, **fields)
         tokens, cut = tokenize_prompt(request, self.runner.tokenizer, self.runner.facts)
         self.next_id += 1
-        self.engine.inbox.put(Prepared(self.next_id, request, tokens, cut))
+        negative = tokenize_negative(request, tokens, self.runner.tokenizer, self.runner.facts)
+        self.engine.inbox.put(Prepared(self.next_id, request, tokens, cut, None, negative))
         return self.next_id
 
     def probe(self, prompt: str, **fields: Any) -> Probabilities:
