@@ -17,7 +17,7 @@ from innkeeper.app.home import Home, HomeLock
 from innkeeper.app.ports import bind
 from innkeeper.app.servers import Servers, StopSignal
 from innkeeper.config import Settings, further_ports, is_loopback
-from innkeeper.core import ModelFacts
+from innkeeper.core import ModelFacts, RopeScaling
 from innkeeper.enginelink import EngineLink, LinkLimits
 from innkeeper.serving import EngineDefaults, Generate, KeepRules, LoadJob, LoadState, Models
 from innkeeper.ui import OPEN_PATHS, Places, create_ui
@@ -126,6 +126,11 @@ def _make_models(settings: Settings, home: Home) -> Models:
         kv_type_v=settings.kv_type,
         num_threads=settings.threads,
         pooling=settings.pooling,
+        num_cpu_experts=settings.moe_cpu,
+        tensor_split=tuple(map(float, settings.tensor_split)),
+        rope=_rope(settings),
+        mmap=not settings.no_mmap,
+        mlock=settings.mlock,
         kv_reuse=settings.kv_reuse,
         idle_refresh=not settings.no_idle_refresh,
         cache_folder=str(home.cache),
@@ -142,6 +147,11 @@ def _make_models(settings: Settings, home: Home) -> Models:
         exact_names=settings.exact_names,
     )
     return Models(home.models, defaults, keep=keep, log_folder=home.logs, start=start)
+
+
+def _rope(settings: Settings) -> RopeScaling | None:
+    kind = settings.rope_scaling
+    return None if kind == "auto" else RopeScaling(kind, settings.rope_scale)  # type: ignore[arg-type]
 
 
 def _options(settings: Settings) -> dict[str, str]:

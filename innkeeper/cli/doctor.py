@@ -3,7 +3,6 @@
 import json
 import platform
 import socket
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,25 +12,11 @@ from rich.console import Console
 from rich.table import Table
 
 from innkeeper import __version__
-from innkeeper.cli.installed import llama_record
 from innkeeper.cli.options import Options
 from innkeeper.config import Settings
 from innkeeper.planner.hardware import Hardware, probe
+from innkeeper.planner.llama_build import ask_llama, llama_record
 from innkeeper.units import format_bytes
-
-_LLAMA_SECONDS = 60
-# The command line never links llama.cpp: a library that does not load must not end the doctor.
-_LLAMA_FACTS = """
-import json, sys
-import llama_cpp
-from llama_cpp import llama_cpp as lib
-lib.llama_backend_init()
-print(json.dumps({
-    "package": llama_cpp.__version__,
-    "system_info": lib.llama_print_system_info().decode(),
-    "gpu_offload": bool(lib.llama_supports_gpu_offload()),
-}))
-"""
 
 
 def doctor(options: Options, *, as_json: bool) -> None:
@@ -52,7 +37,7 @@ def doctor(options: Options, *, as_json: bool) -> None:
 
 def findings(settings: Settings) -> dict[str, Any]:
     """Everything that ``doctor`` shows, as JSON types."""
-    hardware, llama, ports = probe(), llama_facts(), _ports(settings)
+    hardware, llama, ports = probe(), _llama(), _ports(settings)
     return {
         "innkeeper": {
             "version": __version__,
@@ -81,18 +66,11 @@ def findings(settings: Settings) -> dict[str, Any]:
     }
 
 
-def llama_facts() -> dict[str, Any]:
-    """Version and build of llama.cpp, asked in a process of its own; ``error`` if it fails."""
-    command = [sys.executable, "-P", "-c", _LLAMA_FACTS]
-    try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=_LLAMA_SECONDS)
-        facts = json.loads(result.stdout.strip().splitlines()[-1]) if result.stdout else {}
-    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
-        return {"error": f"llama.cpp did not answer: {error}"}
-    if result.returncode != 0 or not facts:
-        lines = result.stderr.strip().splitlines() or [f"exit code {result.returncode}"]
-        return {"error": f"llama.cpp does not load: {lines[-1]}"}
-    record = llama_record()
+def _llama() -> dict[str, Any]:
+    facts, record = ask_llama(), llama_record()
+    if "error" in facts:
+        return facts
+    del facts["devices"]  # listed as GPUs
     return {**facts, "build": record.get("why"), "unused_gpu": record.get("unused_gpu")}
 
 
@@ -122,13 +100,9 @@ def _is_free(port: int) -> bool:
 
 def _problems(hardware: Hardware, llama: dict[str, Any], ports: dict[str, Any]) -> list[str]:
     problems = [llama["error"]] if "error" in llama else []
-    if llama.get("unused_gpu"):
-        problems.append(llama["unused_gpu"])
-    elif hardware.gpus and not llama.get("gpu_offload"):
-        problems.append(
-            f"{hardware.gpus[0].name} stays unused: llama.cpp was built for the CPU"
-            " (install the CUDA toolkit's nvcc, delete .venv, and run ./start)"
-        )
+    unused = hardware.gpu_problem or llama.get("unused_gpu")
+    if unused and "error" not in llama:
+        problems.append(unused)
     for name, row in ports.items():
         if not row["free"]:
             flag = f"--{name}-port"

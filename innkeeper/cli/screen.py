@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from innkeeper.app.serve import Ready
-from innkeeper.cli.installed import unused_gpu
 from innkeeper.core import ModelFacts
+from innkeeper.planner.llama_build import unused_gpu
 from innkeeper.serving import LoadState
 from innkeeper.units import format_bytes, format_seconds
 
@@ -107,4 +107,4 @@ def _place(facts: ModelFacts) -> str:
 
 def _warnings(facts: ModelFacts) -> list[str]:
     unused = None if facts.num_gpu_layers else unused_gpu()
-    return [*facts.warnings, *([unused] if unused else [])]
+    return list(dict.fromkeys([*facts.notes, *facts.warnings, *([unused] if unused else [])]))

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import ipaddress
+import math
 import os
 import re
 import tomllib
@@ -121,6 +122,8 @@ def check_consistency(settings: Settings) -> None:
             field="pool",
             hint="one request may use all of ctx, so give at least that much, or auto",
         )
+    _check_rope(settings)
+    _check_split(settings)
     for option in settings.backend_options:
         if "=" not in option:
             raise SettingsError(
@@ -154,6 +157,30 @@ def _check_origins(settings: Settings) -> None:
                 field="cors",
                 hint="write scheme and host as the browser shows them: https://lite.koboldai.net",
             )
+
+
+def _check_rope(settings: Settings) -> None:
+    is_scaled = settings.rope_scaling in ("linear", "yarn")
+    if is_scaled != (settings.rope_scale > 1):
+        raise SettingsError(
+            f"rope_scaling = {settings.rope_scaling} and rope_scale = {settings.rope_scale:g} do"
+            " not go together",
+            field="rope_scale",
+            hint="give both, such as --rope-scaling yarn --rope-scale 2, or neither",
+        )
+
+
+def _check_split(settings: Settings) -> None:
+    try:
+        shares = [float(share) for share in settings.tensor_split]
+    except ValueError:
+        shares = [-1.0]
+    if shares and not (min(shares) >= 0 and 0 < sum(shares) < math.inf and len(shares) <= 16):
+        raise SettingsError(
+            f"tensor_split = {','.join(settings.tensor_split)[:80]} is not allowed",
+            field="tensor_split",
+            hint="allowed: up to 16 numbers from 0, not all 0, such as 3,1",
+        )
 
 
 def is_loopback(host: str) -> bool:

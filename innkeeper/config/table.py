@@ -78,9 +78,42 @@ class Settings:
     )
     kv_type: str = setting(
         "choice",
-        "f16",
-        "Number type of the cache; q8_0 needs half of f16's memory.",
-        choices=_KV_TYPES,
+        "auto",
+        "Number type of the cache; q8_0 needs half of f16's memory, but what moved in a prompt is"
+        " read again then; auto = f16 while that leaves a comfortable context.",
+        choices=("auto", *_KV_TYPES),
+    )
+    tensor_split: tuple[str, ...] = setting(
+        "list",
+        (),
+        "Share of the model on each GPU, such as 3,1; without it, by what is free there.",
+        metavar="N,...",
+    )
+    moe_cpu: int = setting(
+        "integer",
+        -1,
+        "Layers of a mixture of experts whose experts stay in RAM, from the first one;"
+        " auto = as few as the GPU has no room for.",
+        minimum=0,
+        maximum=10_000,
+        words={"auto": -1, "all": 10_000},
+    )
+    rope_scaling: str = setting(
+        "choice",
+        "auto",
+        "How positions are scaled to reach beyond the trained context; auto = as the model says.",
+        choices=("auto", "none", "linear", "yarn"),
+    )
+    rope_scale: float = setting(
+        "number",
+        1.0,
+        "How many times the trained context is reached, with linear or yarn scaling.",
+        minimum=1,
+        maximum=128,
+    )
+    mlock: bool = setting("switch", False, "Pin the model in RAM, so that it is never swapped out.")
+    no_mmap: bool = setting(
+        "switch", False, "Read the model into memory of its own instead of mapping its file."
     )
     threads: int = setting(
         "integer",

@@ -1,6 +1,6 @@
 """The nouns that every layer speaks: requests, results, model facts and the engine's frames."""
 
-from innkeeper.core.model import EngineConfig, EngineStats, ModelFacts
+from innkeeper.core.model import EngineConfig, EngineStats, ModelFacts, RopeScaling
 from innkeeper.core.request import (
     DEFAULT_SAMPLER_ORDER,
     CallDelta,
@@ -26,6 +26,7 @@ __all__ = [
     "Message",
     "ModelFacts",
     "ReplyForm",
+    "RopeScaling",
     "SamplingParams",
     "Timings",
     "TokenLogprob",

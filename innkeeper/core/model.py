@@ -5,6 +5,14 @@ from typing import Literal
 from msgspec import Struct
 
 
+class RopeScaling(Struct, frozen=True):
+    """How positions are scaled to reach beyond the trained context."""
+
+    kind: Literal["none", "linear", "yarn"]
+    factor: float = 1.0
+    """Of the trained context."""
+
+
 class EngineConfig(Struct, frozen=True, kw_only=True):
     """Everything an engine process needs to load one model; the first frame it receives."""
 
@@ -45,6 +53,20 @@ class EngineConfig(Struct, frozen=True, kw_only=True):
     """None = on for GPUs or when V is quantized, else off."""
     pooling: str = ""
     """``mean``, ``cls``, ``last`` or ``rank``: the engine makes vectors of texts, and no text."""
+    repack: bool = True
+    """Whether weights are copied into the CPU's own layout, where it has one."""
+    num_cpu_experts: int = 0
+    """Layers, from the first, whose experts stay in RAM; -1 = those that fit nowhere else."""
+    tensor_split: tuple[float, ...] = ()
+    """Share of the model on each GPU; empty = by what is free there."""
+    rope: RopeScaling | None = None
+    """None = as the model says."""
+    mmap: bool = True
+    """Whether weights are read from the mapped file, or into memory of their own."""
+    mlock: bool = False
+    """Whether weights are pinned in RAM."""
+    notes: tuple[str, ...] = ()
+    """Sentences about how these settings were chosen; they come back in the facts."""
     options: dict[str, str] = {}
     """Backend-specific settings; each backend documents and checks its own."""
 
@@ -87,6 +109,8 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
     num_gpu_layers: int = 0
     device: str = "CPU"
     load_seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+    """How its settings were chosen, in sentences."""
     warnings: tuple[str, ...] = ()
 
 

@@ -106,7 +106,7 @@ def _nothing_fits(choices: list[Choice]) -> NotEnoughMemoryError:
         return NotEnoughMemoryError(
             "the catalogue's models are not on this hub", hint="name a model: innkeeper up ORG/NAME"
         )
-    least = min(choices, key=lambda choice: choice.row.total_bytes + choice.row.mapped_bytes)
+    least = min(choices, key=lambda choice: choice.row.full_bytes)
     return NotEnoughMemoryError(
         f"no model of the catalogue fits; the smallest is {least.entry.name} {least.quant}: "
         f"{least.row.reason}",

@@ -13,6 +13,8 @@ import re
 import sys
 from typing import Any, TextIO
 
+from innkeeper.core.llama_params import set_placement
+
 _SIZES = {
     "kv": re.compile(r"^llama_kv_cache: size = +([\d.]+) MiB", re.MULTILINE),
     "recurrent": re.compile(r"RS buffer size = +([\d.]+) MiB"),
@@ -75,8 +77,7 @@ def run(job: dict[str, Any], results: TextIO) -> None:
     params.no_alloc = job.get("no_alloc", True)
     if params.no_alloc:
         params.load_mode = llama.LLAMA_LOAD_MODE_NONE
-    params.n_gpu_layers = job["num_gpu_layers"]
-    params.use_extra_bufts = job["repack"]
+    set_placement(llama, params, **job["placement"])
     model = llama.llama_model_load_from_file(os.fsencode(job["path"]), params)
     if not model:
         answer({"model_error": error_from_log("".join(log))})

@@ -6,10 +6,11 @@ nobody reports. Source: llama.cpp's llama-context, llama-kv-cache and ggml-alloc
 4,056 real allocations (benchmarks/fit_error.py).
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from innkeeper.formats.ggml_types import TYPES_BY_NAME, GgmlType
 from innkeeper.formats.gguf_header import GgufHeader, TensorInfo
+from innkeeper.planner.placement import Placement, sums
 from innkeeper.planner.shape import Layer, ModelShape, read_shape
 from innkeeper.units import MIB
 
@@ -42,19 +43,45 @@ class ContextSettings:
     kv_unified: bool = True
     swa_full: bool = False
     num_gpu_layers: int = 0
-    """Counted as llama.cpp does: the output first, then the last blocks; -1 = all."""
+    """As in ``Placement``, like the next two."""
+    num_cpu_experts: int = 0
+    gpu_shares: tuple[float, ...] = (1.0,)
+    mmap: bool = True
+    """Whether weights stay in the mapped file; otherwise they are read into memory."""
+    mlock: bool = False
+    """Whether they are pinned in RAM."""
     repack_types: frozenset[str] = frozenset()
     """Types that this CPU keeps a rearranged copy of; empty = repacking off."""
+
+    def placement(self, num_layers: int) -> Placement:
+        """Of a model with so many blocks."""
+        return Placement(num_layers, self.num_gpu_layers, self.num_cpu_experts, self.gpu_shares)
+
+
+@dataclass(frozen=True)
+class GpuBytes:
+    """What lies on one GPU."""
+
+    weights_bytes: int
+    context_bytes: int
+    """KV cache and recurrent state."""
+    compute_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        return self.weights_bytes + self.context_bytes + self.compute_bytes
 
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes, one field per kind. ``gpu_*`` lie on the GPU, the others in RAM."""
+    """Bytes, one field per kind. What is not in ``gpus`` lies in RAM."""
 
     weights_bytes: int
     """All weights, as llama.cpp pads them."""
     mapped_bytes: int
     """Of these, in the mapped file: reclaimable, but should stay cached."""
+    unmapped_bytes: int
+    """Weights read into anonymous memory, where the file is not mapped."""
     repack_bytes: int
     """Anonymous copies of weights in the CPU's own layout."""
     kv_bytes: int
@@ -67,19 +94,20 @@ class MemoryEstimate:
     """Scratch of CPU kernels, in nobody's report."""
     vocab_bytes: int
     process_bytes: int
-    gpu_weights_bytes: int = 0
-    gpu_kv_bytes: int = 0
-    gpu_compute_bytes: int = 0
+    gpus: tuple[GpuBytes, ...] = ()
     is_exact: bool = True
     """False: the compute term is only a guess; ask for a dry run."""
     is_verified: bool = False
     """True: llama.cpp said so itself."""
+    is_locked: bool = False
+    """True: all that is mapped is pinned in RAM, also what was copied elsewhere."""
 
     @property
     def total_bytes(self) -> int:
         """RAM that must really be there: everything anonymous, margin included."""
         return (
             self.repack_bytes
+            + self.unmapped_bytes
             + self.kv_bytes
             + self.recurrent_bytes
             + self.output_bytes
@@ -96,18 +124,32 @@ class MemoryEstimate:
 
         Weights that were copied into the CPU's layout, or to the GPU, are not read again.
         """
-        copied = self.repack_bytes + self.gpu_weights_bytes
+        if self.is_locked:
+            return self.total_bytes + self.mapped_bytes
+        copied = self.repack_bytes + sum(gpu.weights_bytes for gpu in self.gpus)
         return self.total_bytes + max(0, self.mapped_bytes - copied)
+
+    @property
+    def ram_weights_bytes(self) -> int:
+        """Weights that take up RAM at full speed, in the file cache or apart."""
+        return self.resident_bytes - self.total_bytes + self.repack_bytes + self.unmapped_bytes
+
+    @property
+    def context_bytes(self) -> int:
+        """KV cache and recurrent state, wherever they lie."""
+        return self.kv_bytes + self.recurrent_bytes + sum(gpu.context_bytes for gpu in self.gpus)
 
     @property
     def buffer_bytes(self) -> int:
         """Everything that is neither weights nor context."""
-        context = self.kv_bytes + self.recurrent_bytes
-        return self.total_bytes - self.repack_bytes - context + self.gpu_compute_bytes
+        in_ram = self.total_bytes - self.repack_bytes - self.unmapped_bytes
+        in_ram -= self.kv_bytes + self.recurrent_bytes
+        return in_ram + sum(gpu.compute_bytes for gpu in self.gpus)
 
-    @property
-    def gpu_bytes(self) -> int:
-        return self.gpu_weights_bytes + self.gpu_kv_bytes + self.gpu_compute_bytes
+    def to_json(self) -> dict[str, int]:
+        """The bytes of each kind in RAM, and their sum."""
+        kinds = {name: size for name, size in asdict(self).items() if name.endswith("_bytes")}
+        return {**kinds, "total_bytes": self.total_bytes}
 
 
 @dataclass(frozen=True)
@@ -147,32 +189,42 @@ def estimate(header: GgufHeader, settings: ContextSettings) -> MemoryEstimate:
     """
     shape = read_shape(header)
     sizes = effective_sizes(shape, settings)
-    weights = _weights(header, shape, settings)
-    kv = [_kv_layer_bytes(shape, layer, sizes, settings) for layer in shape.layers]
-    recurrent_layer = 4 * max(1, settings.max_sequences) * (shape.conv_width + shape.state_width)
-    recurrent = [recurrent_layer * layer.is_recurrent for layer in shape.layers]
-    first_on_gpu = first_gpu_layer(shape, settings)
-    compute = _compute_bytes(shape, sizes, settings)
-    host_compute = compute
-    if settings.num_gpu_layers != 0 and first_on_gpu == 0:  # inputs only: embeddings and mask
+    placement = settings.placement(shape.num_layers)
+    weights = _weights(header, settings, placement)
+    kv, gpu_kv = _spread(
+        placement, [_kv_layer_bytes(shape, x, sizes, settings) for x in shape.layers]
+    )
+    state = 4 * max(1, settings.max_sequences) * (shape.conv_width + shape.state_width)
+    recurrent, gpu_recurrent = _spread(placement, [state * x.is_recurrent for x in shape.layers])
+    compute = host_compute = _compute_bytes(shape, sizes, settings)
+    if placement.is_whole:  # inputs only: embeddings and mask
         host_compute = _mask_bytes(shape, sizes, settings) + 4 * sizes.num_ubatch * shape.width
     return MemoryEstimate(
         weights_bytes=weights.total,
-        mapped_bytes=weights.mapped,
+        mapped_bytes=header.tensor_bytes if settings.mmap else 0,
+        unmapped_bytes=0 if settings.mmap else weights.in_ram,
         repack_bytes=weights.repacked,
-        kv_bytes=sum(kv[:first_on_gpu]),
-        recurrent_bytes=sum(recurrent[:first_on_gpu]),
+        kv_bytes=kv,
+        recurrent_bytes=recurrent,
         output_bytes=4 * shape.num_vocab * max(settings.max_sequences, settings.num_outputs),
         compute_bytes=host_compute,
         margin_bytes=max(int(host_compute * COMPUTE_MARGIN), MIN_COMPUTE_MARGIN_BYTES),
         work_bytes=_work_bytes(shape, sizes, settings),
         vocab_bytes=_vocab_bytes(header),
         process_bytes=PROCESS_BYTES,
-        gpu_weights_bytes=weights.on_gpu,
-        gpu_kv_bytes=sum(kv[first_on_gpu:]) + sum(recurrent[first_on_gpu:]),
-        gpu_compute_bytes=compute if settings.num_gpu_layers != 0 else 0,
+        gpus=tuple(
+            GpuBytes(on_gpu, cache + states, compute + weights.streamed if on_gpu else 0)
+            for on_gpu, cache, states in zip(weights.on_gpus, gpu_kv, gpu_recurrent, strict=True)
+        ),
         is_exact=_is_compute_known(shape, settings),
+        is_locked=settings.mlock and settings.mmap,
     )
+
+
+def _spread(placement: Placement, layers: list[int]) -> tuple[int, list[int]]:
+    """(in RAM, on each GPU) of what every block keeps."""
+    places = [placement.layer(index) for index in range(len(layers))]
+    return sums(placement.num_gpus, list(zip(places, layers, strict=True)))
 
 
 def _is_compute_known(shape: ModelShape, settings: ContextSettings) -> bool:
@@ -183,52 +235,38 @@ def _is_compute_known(shape: ModelShape, settings: ContextSettings) -> bool:
 @dataclass(frozen=True)
 class _Weights:
     total: int
-    mapped: int
+    in_ram: int
+    """Neither copied into the CPU's layout nor on a GPU."""
     repacked: int
-    on_gpu: int
+    on_gpus: list[int]
+    streamed: int
+    """The largest matrix in RAM beside a GPU, which long batches borrow into its buffer."""
 
 
-def _weights(header: GgufHeader, shape: ModelShape, settings: ContextSettings) -> _Weights:
-    first_on_gpu = first_gpu_layer(shape, settings)
-    total = repacked = on_gpu = 0
+def _weights(header: GgufHeader, settings: ContextSettings, placement: Placement) -> _Weights:
+    total = in_ram = repacked = streamed = 0
+    on_gpus = [0] * placement.num_gpus
     for tensor in header.tensors:
         size = _padded(tensor.num_bytes, _CPU_ALIGNMENT)
         total += size
-        if settings.num_gpu_layers != 0 and is_on_gpu(tensor, first_on_gpu):
-            on_gpu += _gpu_tensor_bytes(tensor)
+        place = placement.tensor(tensor)
+        if place is not None:
+            on_gpus[place] += _gpu_tensor_bytes(tensor)
         elif _is_repacked(tensor, settings.repack_types):
             repacked += size
+        else:
+            in_ram += size
+        if place is None and placement.num_gpus and not tensor.name.startswith("token_embd"):
+            streamed = max(streamed, size)
     tied = header.tensors_by_name.get("token_embd.weight")
     if tied is not None and "output.weight" not in header.tensors_by_name:
         size = _padded(tied.num_bytes, _CPU_ALIGNMENT)
-        if settings.num_gpu_layers != 0:
-            total, on_gpu = total + size, on_gpu + _gpu_tensor_bytes(tied)
+        place = placement.layer(placement.num_layers)
+        if place is not None:
+            total, on_gpus[place] = total + size, on_gpus[place] + _gpu_tensor_bytes(tied)
         elif _repacks(tied, settings.repack_types):
             total, repacked = total + size, repacked + size
-    return _Weights(total, header.tensor_bytes, repacked, on_gpu)
-
-
-def _layer_of(tensor: TensorInfo) -> int | None:
-    """The block that a tensor belongs to; None for the input and output parts."""
-    prefix, _, rest = tensor.name.partition(".")
-    number = rest.partition(".")[0]
-    return int(number) if prefix == "blk" and number.isdecimal() else None
-
-
-def first_gpu_layer(shape: ModelShape, settings: ContextSettings) -> int:
-    """Blocks from this one on lie on the GPU; the output counts as one more, and goes first."""
-    wanted = settings.num_gpu_layers
-    if wanted < 0 or wanted > shape.num_layers:
-        return 0
-    return shape.num_layers + 1 - max(wanted, 1)
-
-
-def is_on_gpu(tensor: TensorInfo, first_on_gpu: int) -> bool:
-    """Whether some layers are offloaded and ``tensor`` is among them."""
-    layer = _layer_of(tensor)
-    if layer is None:
-        return not tensor.name.startswith("token_embd")
-    return layer >= first_on_gpu
+    return _Weights(total, in_ram, repacked, on_gpus, streamed)
 
 
 def _gpu_tensor_bytes(tensor: TensorInfo) -> int:

@@ -1,6 +1,7 @@
 """Does it fit, and which of several is best? One row per model or quantization."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import msgspec
@@ -8,6 +9,7 @@ from msgspec import Struct
 
 from innkeeper.formats.gguf_header import GgufHeader
 from innkeeper.formats.quant_names import gguf_quant
+from innkeeper.planner.estimate import GpuBytes, MemoryEstimate
 from innkeeper.planner.hardware import Hardware
 from innkeeper.planner.plan import COMFORTABLE_CTX, Plan, Verify, Wishes, plan
 from innkeeper.units import format_bytes
@@ -21,33 +23,19 @@ DECENT_BITS = 4.2
 
 
 class FitRow(Struct, frozen=True, kw_only=True):
-    """What one model would need here, in bytes, and what it would give.
-
-    ``total_bytes`` is the anonymous memory; the mapped file should stay cached beside it.
-    """
+    """What one model would need here, and what it would give."""
 
     name: str
     quant: str
     bits_per_weight: float
     num_params: int
-    weights_bytes: int
-    mapped_bytes: int
-    repack_bytes: int
-    kv_bytes: int
-    recurrent_bytes: int
-    output_bytes: int
-    compute_bytes: int
-    margin_bytes: int
-    """Added for what the header cannot tell; 0 when verified."""
-    work_bytes: int
-    vocab_bytes: int
-    process_bytes: int
-    total_bytes: int
+    needs: MemoryEstimate
     devices: dict[str, dict[str, int]]
-    """Per device: ``total_bytes`` and ``available_bytes``."""
+    """Per device (``RAM``, ``GPU0``, ...): bytes of each kind, and what is there."""
     num_ctx: int
     num_ctx_train: int | None
     num_gpu_layers: int
+    num_cpu_experts: int
     kv_type_k: str
     kv_type_v: str
     flash_attention: bool
@@ -60,10 +48,19 @@ class FitRow(Struct, frozen=True, kw_only=True):
     reason: str
     reasons: tuple[str, ...]
 
+    @property
+    def full_bytes(self) -> int:
+        """All memory that it takes up here, on every device."""
+        return sum(device["total_bytes"] for device in self.devices.values())
+
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON types."""
+        """Plain JSON types; the bytes of each kind in RAM beside the other fields.
+
+        ``total_bytes`` is the anonymous memory; the mapped file should stay cached beside it.
+        """
         found: dict[str, Any] = msgspec.to_builtins(self)
-        return found
+        del found["needs"]
+        return {**found, **self.needs.to_json()}
 
 
 def fit(
@@ -78,32 +75,22 @@ def fit(
 
     Raises: UnsupportedModelError, CorruptModelError.
     """
-    return _row(plan(header, hardware, wishes, verify=verify), header, hardware, name)
+    return _row(plan(header, hardware, wishes, verify=verify), header, name)
 
 
-def _row(found: Plan, header: GgufHeader, hardware: Hardware, name: str) -> FitRow:
+def _row(found: Plan, header: GgufHeader, name: str) -> FitRow:
     needs = found.estimate
     return FitRow(
         name=name,
         quant=gguf_quant(header),
         bits_per_weight=round(8 * header.tensor_bytes / max(1, header.num_weights), 2),
         num_params=header.num_weights,
-        weights_bytes=needs.weights_bytes,
-        mapped_bytes=needs.mapped_bytes,
-        repack_bytes=needs.repack_bytes,
-        kv_bytes=needs.kv_bytes + needs.gpu_kv_bytes,
-        recurrent_bytes=needs.recurrent_bytes,
-        output_bytes=needs.output_bytes,
-        compute_bytes=needs.compute_bytes,
-        margin_bytes=needs.margin_bytes,
-        work_bytes=needs.work_bytes,
-        vocab_bytes=needs.vocab_bytes,
-        process_bytes=needs.process_bytes,
-        total_bytes=needs.total_bytes,
-        devices=_devices(found, hardware),
+        needs=needs,
+        devices=_devices(found),
         num_ctx=found.num_ctx,
         num_ctx_train=_trained(header),
         num_gpu_layers=found.num_gpu_layers,
+        num_cpu_experts=found.num_cpu_experts,
         kv_type_k=found.kv_type_k,
         kv_type_v=found.kv_type_v,
         flash_attention=found.flash_attention,
@@ -116,11 +103,19 @@ def _row(found: Plan, header: GgufHeader, hardware: Hardware, name: str) -> FitR
     )
 
 
-def _devices(found: Plan, hardware: Hardware) -> dict[str, dict[str, int]]:
-    devices = {"RAM": {"total_bytes": found.needed_bytes, "available_bytes": found.available_bytes}}
-    if hardware.gpus:
-        free = sum(gpu.free_bytes for gpu in hardware.gpus)
-        devices["GPU"] = {"total_bytes": found.estimate.gpu_bytes, "available_bytes": free}
+def _devices(found: Plan) -> dict[str, dict[str, int]]:
+    needs = found.estimate
+    ram = {
+        "weights_bytes": needs.ram_weights_bytes,
+        "context_bytes": needs.kv_bytes + needs.recurrent_bytes,
+        "total_bytes": found.needed_bytes,
+        "available_bytes": found.available_bytes,
+    }
+    devices = {"RAM": ram}
+    for index, available in enumerate(found.available_gpus):
+        there = needs.gpus[index] if index < len(needs.gpus) else GpuBytes(0, 0, 0)
+        sums = {"total_bytes": there.total_bytes, "available_bytes": available}
+        devices[f"GPU{index}"] = {**asdict(there), **sums}
     return devices
 
 
@@ -151,7 +146,7 @@ def rank(rows: Iterable[FitRow]) -> list[FitRow]:
 
 def _rank_key(row: FitRow) -> tuple[Any, ...]:
     if not row.fits:
-        return (3, row.total_bytes + row.mapped_bytes)
+        return (3, row.full_bytes)
     wanted = min(COMFORTABLE_CTX, row.num_ctx_train or COMFORTABLE_CTX)
     bits = min(row.bits_per_weight, ENOUGH_BITS)
     if row.num_ctx < wanted:
@@ -159,7 +154,7 @@ def _rank_key(row: FitRow) -> tuple[Any, ...]:
     if row.tokens_per_second < FLUENT_TOKENS_PER_SECOND:
         return (1, -row.tokens_per_second)
     is_whole = row.num_gpu_layers == -1 and row.bits_per_weight >= DECENT_BITS
-    on_one_device = is_whole or "GPU" not in row.devices  # prompts are read many times faster
+    on_one_device = is_whole or "GPU0" not in row.devices  # prompts are read many times faster
     return (0, not on_one_device, -row.num_params // 10**8, -bits, -row.tokens_per_second)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from innkeeper.planner.gpus import Gpu, nvidia_gpus
+from innkeeper.planner.gpus import Gpu, find_gpus
 from innkeeper.units import GIB, format_bytes
 
 X86_REPACK_TYPES = frozenset({"q4_0", "q4_k", "iq4_nl", "mxfp4", "q2_k"})
@@ -41,9 +41,16 @@ class Hardware:
     """Container (cgroup) limit, None without one."""
     swap_free_bytes: int
     gpus: tuple[Gpu, ...] = ()
+    gpu_problem: str | None = None
+    """Why none of ``gpus`` can be used, if so; a sentence."""
     memory_bandwidth: float = _FALLBACK_BANDWIDTH
     """Bytes per second that the CPU reads; a cautious guess until it is measured."""
     notes: tuple[str, ...] = ()
+
+    @property
+    def usable_gpus(self) -> tuple[Gpu, ...]:
+        """``gpus``, or none where this llama.cpp cannot use them."""
+        return () if self.gpu_problem else self.gpus
 
     @property
     def repack_types(self) -> frozenset[str]:
@@ -64,7 +71,7 @@ class Files:
 
 
 def probe(files: Files | None = None) -> Hardware:
-    """Looks at the machine: some ms, some 50 ms with an NVIDIA driver. Never raises."""
+    """Looks at the machine: a third of a second where llama.cpp may use a GPU. Never raises."""
     files = files or Files()
     notes: list[str] = []
     total, available = _system_ram(files, notes)
@@ -74,6 +81,7 @@ def probe(files: Files | None = None) -> Hardware:
         available = min(available, left)
     else:
         limit = None
+    gpus, gpu_problem = find_gpus(notes)
     cores = _physical_cores()
     name, sets = _cpu(files)
     return Hardware(
@@ -86,7 +94,8 @@ def probe(files: Files | None = None) -> Hardware:
         available_ram_bytes=available,
         limit_bytes=limit,
         swap_free_bytes=_swap_free(),
-        gpus=nvidia_gpus(notes),
+        gpus=gpus,
+        gpu_problem=gpu_problem,
         notes=tuple(notes),
     )
 

@@ -1,9 +1,10 @@
 """Chooses context, pool, KV type, batch and GPU layers for one model on this machine."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from innkeeper.errors import NotEnoughMemoryError
+from innkeeper.core import RopeScaling
+from innkeeper.errors import InvalidRequestError, NotEnoughMemoryError
 from innkeeper.formats.gguf_header import GgufHeader
 from innkeeper.planner.estimate import ContextSettings, MemoryEstimate, estimate
 from innkeeper.planner.hardware import Hardware
@@ -47,8 +48,14 @@ class Wishes:
     """None = one per sequence; 0 = every row of a batch."""
     kv_unified: bool = True
     repack: bool = True
-    can_offload: bool = True
-    """Whether this build of llama.cpp can use the GPU at all."""
+    mmap: bool = True
+    mlock: bool = False
+    tensor_split: tuple[float, ...] = ()
+    """Share of each GPU; empty = by what is free on it."""
+    num_cpu_experts: int | None = None
+    """Blocks whose experts stay in RAM."""
+    rope: RopeScaling | None = None
+    """Another scaling of positions than the model's own."""
     freed_bytes: int = 0
     """RAM that a model unloaded first gives back."""
     freed_gpu_bytes: int = 0
@@ -71,17 +78,23 @@ class Plan:
     num_gpu_layers: int
     flash_attention: bool
     max_ubatch: int
+    num_cpu_experts: int
+    tensor_split: tuple[float, ...]
+    """Empty where there is nothing to divide."""
     fits: bool
     estimate: MemoryEstimate
     needed_bytes: int
     """RAM that must be there for the model to run without reading its file again and again."""
     available_bytes: int
     """RAM it may use."""
-    available_gpu_bytes: int
+    available_gpus: tuple[int, ...]
+    """Bytes that may be used of each GPU."""
     tokens_per_second: float
     """Expected for one reply, from bytes per token and memory speed; a first guess."""
     reasons: tuple[str, ...]
     """Plain sentences."""
+    notes: tuple[str, ...] = ()
+    """Those of the reasons that somebody who loads the model wants to know."""
     refusal: str | None = None
     """Why llama.cpp refuses these settings, though they would fit."""
 
@@ -96,15 +109,23 @@ class Plan:
                 field="model",
                 hint="close other programs, or choose a smaller model or quantization",
             )
-        if self.estimate.gpu_bytes > self.available_gpu_bytes:
-            return NotEnoughMemoryError(
-                f"that many layers need {format_bytes(self.estimate.gpu_bytes)} on the GPU; "
-                f"{format_bytes(self.available_gpu_bytes)} can be had there",
-                field="gpu_layers",
-                hint="choose fewer --gpu-layers, or auto",
-            )
+        if (error := self.gpu_error()) is not None:
+            return error
         return NotEnoughMemoryError(
             self.refusal or "the model does not fit", hint="change --ctx or --kv-type"
+        )
+
+    def gpu_error(self) -> NotEnoughMemoryError | None:
+        """What to raise if a GPU is too small for it."""
+        over = _fullest(self.estimate, self.available_gpus)
+        if over is None:
+            return None
+        needed, there, name = over
+        return NotEnoughMemoryError(
+            f"that many layers need {format_bytes(needed)} on {name}; "
+            f"{format_bytes(there)} can be had there",
+            field="gpu_layers",
+            hint="choose fewer --gpu-layers, or auto",
         )
 
 
@@ -114,7 +135,8 @@ def plan(
     """The best settings that fit, or the smallest ones with ``fits`` false.
 
     ``verify`` (``planner.verify.verify``) has the last word on each candidate that seems to fit.
-    Raises: UnsupportedModelError, CorruptModelError.
+    Raises: UnsupportedModelError, CorruptModelError, InvalidRequestError for a wish that this
+    machine cannot fulfil.
     """
     return _Planner(header, hardware, wishes, verify).best()
 
@@ -134,12 +156,15 @@ class _Planner:
         self.wishes = wishes
         self.verify = verify
         self.shape = read_shape(header)
+        self.num_ctx_good = self.shape.num_ctx_with(wishes.rope)
         self.ram_bytes = max(
             0, hardware.available_ram_bytes + wishes.freed_bytes - RESERVE_RAM_BYTES
         )
-        gpus = hardware.gpus if wishes.can_offload else ()
-        usable = sum(max(0, gpu.free_bytes - RESERVE_GPU_BYTES) for gpu in gpus)
-        self.gpu_bytes = usable + wishes.freed_gpu_bytes if gpus else 0
+        gpus = hardware.usable_gpus
+        freed = wishes.freed_gpu_bytes // max(1, len(gpus))
+        usable = (gpu.free_bytes - RESERVE_GPU_BYTES + freed for gpu in gpus)
+        self.gpu_bytes = tuple(max(0, size) for size in usable)
+        self.gpu_shares = _shares(self.gpu_bytes, wishes.tensor_split)
 
     def best(self) -> Plan:
         smallest: Plan | None = None
@@ -165,16 +190,28 @@ class _Planner:
 
     def _candidates(self) -> Iterator[_Candidate]:
         """Settings from the most to the least wished for."""
-        for layers in self._gpu_choices():
+        for layers, experts in self._gpu_choices():
             for num_ctx, kv_types in self._context_choices(layers):
-                yield _Candidate(num_ctx, self._settings(num_ctx, kv_types, layers))
+                yield _Candidate(num_ctx, self._settings(num_ctx, kv_types, layers, experts))
 
-    def _gpu_choices(self) -> Sequence[int]:
-        if self.wishes.num_gpu_layers is not None:
-            return [self.wishes.num_gpu_layers]
-        if not self.gpu_bytes:
-            return [_NO_GPU]
-        return [_ALL_LAYERS, *range(self.shape.num_layers, 0, -1), _NO_GPU]
+    def _gpu_choices(self) -> Iterator[tuple[int, int]]:
+        """(layers on the GPU, blocks whose experts are not), from the most to the least there.
+
+        Experts leave first: they are most of a model, and few of them are read for a token.
+        """
+        layers, experts = self.wishes.num_gpu_layers, self.wishes.num_cpu_experts
+        if layers is None and not any(self.gpu_bytes):
+            layers = _NO_GPU
+        if layers is not None:
+            yield layers, experts or 0
+            return
+        count = self.shape.num_layers
+        in_ram = [experts] if experts is not None else [0]
+        if experts is None and self.shape.num_experts:
+            in_ram = list(range(count + 1))
+        yield from ((_ALL_LAYERS, num) for num in in_ram)
+        yield from ((layers, in_ram[-1]) for layers in range(count, 0, -1))
+        yield _NO_GPU, 0
 
     def _context_choices(self, layers: int) -> list[tuple[int, tuple[str, str]]]:
         """Context lengths and KV types, best first.
@@ -204,10 +241,12 @@ class _Planner:
     def _contexts(self) -> list[int]:
         if self.wishes.num_ctx:
             return [self.wishes.num_ctx]
-        longest = min(self.shape.num_ctx_train or AUTO_CTX, AUTO_CTX)
+        longest = min(self.num_ctx_good or AUTO_CTX, AUTO_CTX)
         return [longest, *(num for num in _LADDER if num < longest)]
 
-    def _settings(self, num_ctx: int, kv_types: tuple[str, str], layers: int) -> ContextSettings:
+    def _settings(
+        self, num_ctx: int, kv_types: tuple[str, str], layers: int, num_cpu_experts: int
+    ) -> ContextSettings:
         wishes = self.wishes
         ubatch = wishes.max_ubatch or (512 if layers else 128)
         flash = wishes.flash_attention
@@ -227,12 +266,17 @@ class _Planner:
             flash_attention=flash,
             kv_unified=wishes.kv_unified,
             num_gpu_layers=layers,
+            num_cpu_experts=num_cpu_experts,
+            gpu_shares=self.gpu_shares,
+            mmap=wishes.mmap,
+            mlock=wishes.mlock,
             repack_types=self.hardware.repack_types if repack else frozenset(),
         )
 
     def _judge(self, candidate: _Candidate, found: MemoryEstimate) -> Plan:
         settings = candidate.settings
-        fits = found.resident_bytes <= self.ram_bytes and found.gpu_bytes <= self.gpu_bytes
+        fits = found.resident_bytes <= self.ram_bytes
+        fits = fits and _fullest(found, self.gpu_bytes) is None
         return Plan(
             num_ctx=candidate.num_ctx,
             num_pool=settings.num_pool,
@@ -241,13 +285,16 @@ class _Planner:
             num_gpu_layers=settings.num_gpu_layers,
             flash_attention=settings.flash_attention,
             max_ubatch=settings.max_ubatch,
+            num_cpu_experts=settings.num_cpu_experts,
+            tensor_split=self.gpu_shares if len(self.gpu_shares) > 1 else (),
             fits=fits,
             estimate=found,
             needed_bytes=found.resident_bytes,
             available_bytes=self.ram_bytes,
-            available_gpu_bytes=self.gpu_bytes,
+            available_gpus=self.gpu_bytes,
             tokens_per_second=self._speed(settings),
             reasons=tuple(self._reasons(candidate, found)),
+            notes=tuple(self._notes(candidate)),
         )
 
     def _with_larger_pool(self, chosen: Plan, candidate: _Candidate) -> Plan:
@@ -261,47 +308,84 @@ class _Planner:
         return larger if larger.fits and spare > self.ram_bytes // 4 else chosen
 
     def _speed(self, settings: ContextSettings) -> float:
-        read = bytes_per_token(self.header, self.shape, settings)
+        placement = settings.placement(self.shape.num_layers)
+        read = bytes_per_token(self.header, self.shape, placement)
         gpu_bandwidth = min((gpu.bandwidth for gpu in self.hardware.gpus), default=0.0)
         return tokens_per_second(
             read.ram, read.gpu, self.hardware.memory_bandwidth, gpu_bandwidth * _GPU_EFFICIENCY
         )
 
     def _reasons(self, candidate: _Candidate, found: MemoryEstimate) -> Iterator[str]:
-        settings, shape = candidate.settings, self.shape
         yield (
             f"weights {format_bytes(found.weights_bytes)}, context "
-            f"{format_bytes(found.kv_bytes + found.gpu_kv_bytes + found.recurrent_bytes)}, "
-            f"buffers {format_bytes(found.buffer_bytes)}"
+            f"{format_bytes(found.context_bytes)}, buffers {format_bytes(found.buffer_bytes)}"
         )
-        if not shape.num_ctx_train:
+        if not self.num_ctx_good:
             yield "the header does not say for what context the model was trained"
-        elif candidate.num_ctx > shape.num_ctx_train:
+        elif candidate.num_ctx > self.num_ctx_good:
             yield (
                 f"the context of {candidate.num_ctx:,} tokens is longer than the "
-                f"{shape.num_ctx_train:,} the model was trained for"
+                f"{self.num_ctx_good:,} the model was trained for"
             )
-        elif candidate.num_ctx < min(shape.num_ctx_train, AUTO_CTX) and not self.wishes.num_ctx:
+        yield from self._notes(candidate)
+        if not found.is_exact:
+            yield "the estimate is approximate for this model; a dry run makes it exact"
+
+    def _notes(self, candidate: _Candidate) -> Iterator[str]:
+        settings, good = candidate.settings, self.num_ctx_good
+        if candidate.num_ctx < min(good, AUTO_CTX) and not self.wishes.num_ctx:
             yield (
-                f"the context is {candidate.num_ctx:,} of {shape.num_ctx_train:,} tokens, "
+                f"the context is {candidate.num_ctx:,} of {good:,} tokens, "
                 "since more does not fit in memory"
             )
         if settings.kv_type_k != "f16" and self.wishes.kv_type_k is None:
             yield f"the cache is kept as {settings.kv_type_k} to make room for a longer context"
-        if self.hardware.gpus and not self.wishes.can_offload:
-            yield "the GPU stays unused, since this llama.cpp was built without it"
+        if settings.num_cpu_experts and not self.shape.num_experts:
+            yield "this model has no experts, so --moe-cpu changes nothing"
+        if self.hardware.gpu_problem:
+            yield self.hardware.gpu_problem
         else:
-            yield from _gpu_reasons(settings.num_gpu_layers, self.hardware, shape)
-        if not found.is_exact:
-            yield "the estimate is approximate for this model; a dry run makes it exact"
+            yield from _gpu_reasons(settings, self.hardware, self.shape)
 
 
-def _gpu_reasons(layers: int, hardware: Hardware, shape: ModelShape) -> Iterator[str]:
+def _shares(gpu_bytes: tuple[int, ...], asked: tuple[float, ...]) -> tuple[float, ...]:
+    """What part of the model each GPU gets.
+
+    Raises: InvalidRequestError if more parts are asked for than there are GPUs.
+    """
+    if len(asked) > len(gpu_bytes):
+        there = f"{len(gpu_bytes)} GPUs" if gpu_bytes else "no GPU"
+        raise InvalidRequestError(
+            f"--tensor-split has {len(asked)} parts, and llama.cpp can use {there} here",
+            field="tensor_split",
+            hint="give one number for each GPU, or none",
+        )
+    shares = asked or tuple(map(float, gpu_bytes))
+    return shares if any(shares) else (1.0,)
+
+
+def _fullest(found: MemoryEstimate, available: tuple[int, ...]) -> tuple[int, int, str] | None:
+    """(needed, there, name) of a GPU that is too small for what it would get, if there is one."""
+    there = [*available, *[0] * len(found.gpus)]
+    for index, gpu in enumerate(found.gpus):
+        if gpu.total_bytes > there[index]:
+            name = "the GPU" if len(found.gpus) == 1 else f"GPU {index}"
+            return gpu.total_bytes, there[index], name
+    return None
+
+
+def _gpu_reasons(settings: ContextSettings, hardware: Hardware, shape: ModelShape) -> Iterator[str]:
+    layers, experts = settings.num_gpu_layers, settings.num_cpu_experts
     if not hardware.gpus:
         return
     if layers == _NO_GPU:
         yield "nothing of it fits on the GPU"
-    elif layers == _ALL_LAYERS:
+    elif layers == _ALL_LAYERS and not experts:
         yield f"all of it runs on the GPU ({hardware.gpus[0].name})"
+    elif layers == _ALL_LAYERS:
+        yield (
+            f"all of it runs on the GPU but the experts of {min(experts, shape.num_layers)} of "
+            f"{shape.num_layers} layers, which stay in RAM"
+        )
     else:
         yield f"{layers} of {shape.num_layers + 1} layers run on the GPU; more do not fit there"

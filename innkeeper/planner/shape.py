@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from innkeeper.core import RopeScaling
 from innkeeper.errors import CorruptModelError, UnsupportedModelError
 from innkeeper.formats.gguf_header import GgufHeader
 
@@ -51,6 +52,8 @@ class ModelShape:
     width: int
     num_vocab: int
     num_ctx_train: int
+    num_ctx_unscaled: int
+    """Before the scaling of positions that the header asks for; else the same."""
     layers: tuple[Layer, ...]
     num_heads: int
     key_head: int
@@ -101,6 +104,12 @@ class ModelShape:
         """Whether cached keys may be moved: not in sliding windows or recurrent states."""
         return not (self.has_sliding or self.has_recurrent)
 
+    def num_ctx_with(self, rope: RopeScaling | None) -> int:
+        """The longest context that makes sense with ``rope``; None = the header's scaling."""
+        if rope is None:
+            return self.num_ctx_train
+        return int(self.num_ctx_unscaled * rope.factor)
+
 
 def read_shape(header: GgufHeader) -> ModelShape:
     """The shape that ``header`` describes.
@@ -118,6 +127,8 @@ def read_shape(header: GgufHeader) -> ModelShape:
         width=sizes.need("embedding_length"),
         num_vocab=_num_vocab(header, sizes),
         num_ctx_train=sizes.get("context_length"),
+        num_ctx_unscaled=sizes.get("rope.scaling.original_context_length")
+        or sizes.get("context_length"),
         layers=layers,
         num_heads=max(sizes.per_layer("attention.head_count", len(layers), 0)),
         key_head=sizes.key_head,

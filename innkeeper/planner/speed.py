@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from innkeeper.formats.gguf_header import GgufHeader
-from innkeeper.planner.estimate import ContextSettings, first_gpu_layer, is_on_gpu
+from innkeeper.planner.placement import Placement
 from innkeeper.planner.shape import ModelShape
 
 DECODE_EFFICIENCY = 0.85
@@ -17,21 +17,23 @@ class BytesRead(NamedTuple):
     gpu: int
 
 
-def bytes_per_token(header: GgufHeader, shape: ModelShape, settings: ContextSettings) -> BytesRead:
+def bytes_per_token(header: GgufHeader, shape: ModelShape, placement: Placement) -> BytesRead:
     """All weights but the embedding's other rows, and of the experts only those that are used."""
-    first_on_gpu = first_gpu_layer(shape, settings)
     tied = "output.weight" not in header.tensors_by_name
     ram = gpu = 0.0
     for tensor in header.tensors:
-        is_embedding = tensor.name.startswith("token_embd")
-        if is_embedding and not tied:
-            continue
+        place = placement.tensor(tensor)
+        if tensor.name.startswith("token_embd"):
+            if not tied:
+                continue
+            place = placement.layer(shape.num_layers)
         share = 1.0
         if "_exps" in tensor.name and shape.num_experts:
             share = shape.num_experts_used / shape.num_experts
-        on_gpu = settings.num_gpu_layers != 0 and (is_embedding or is_on_gpu(tensor, first_on_gpu))
-        gpu += tensor.num_bytes * share * on_gpu
-        ram += tensor.num_bytes * share * (not on_gpu)
+        if place is None:
+            ram += tensor.num_bytes * share
+        else:
+            gpu += tensor.num_bytes * share
     return BytesRead(round(ram), round(gpu))
 
 

@@ -84,24 +84,35 @@ def verify(header: GgufHeader, settings: ContextSettings) -> MemoryEstimate:
 
 
 def _with_truth(ours: MemoryEstimate, found: DryRun, *, is_recurrent_known: bool) -> MemoryEstimate:
-    kv_bytes = found.kv_bytes - ours.gpu_kv_bytes if ours.gpu_kv_bytes else found.kv_bytes
+    on_gpus = sum(gpu.context_bytes for gpu in ours.gpus)
+    kv_bytes = found.kv_bytes + found.recurrent_bytes - ours.recurrent_bytes - on_gpus
+    recurrent = ours.recurrent_bytes
+    if not on_gpus:
+        kv_bytes, recurrent = found.kv_bytes, found.recurrent_bytes
     if abs(kv_bytes - ours.kv_bytes) <= MIB // 50:  # the log has two decimals, ours all
         kv_bytes = ours.kv_bytes
-    recurrent = found.recurrent_bytes
     if not is_recurrent_known or abs(recurrent - ours.recurrent_bytes) <= MIB // 50:
         recurrent = ours.recurrent_bytes
-    on_host = {"CPU", "CUDA_Host", "CPU_Mapped", "Vulkan_Host"}
-    host = sum(size for name, size in found.compute_bytes.items() if name in on_host)
+    host = sum(size for name, size in found.compute_bytes.items() if _is_host(name))
+    on_devices = [size for name, size in sorted(found.compute_bytes.items()) if not _is_host(name)]
+    gpus = ours.gpus
+    if len(on_devices) == len(gpus):
+        gpus = tuple(replace(g, compute_bytes=n) for g, n in zip(gpus, on_devices, strict=True))
     return replace(
         ours,
         kv_bytes=max(0, kv_bytes),
         recurrent_bytes=recurrent,
         compute_bytes=host,
         margin_bytes=0,
-        gpu_compute_bytes=sum(found.compute_bytes.values()) - host,
+        gpus=gpus,
         is_exact=True,
         is_verified=True,
     )
+
+
+def _is_host(device: str) -> bool:
+    """Such as ``CPU`` and ``CUDA_Host``; the others are GPUs, such as ``CUDA0``."""
+    return device.startswith("CPU") or device.endswith("_Host")
 
 
 def _run_child(
@@ -111,8 +122,12 @@ def _run_child(
     job = {
         "no_alloc": no_alloc,
         "path": str(path),
-        "num_gpu_layers": first.num_gpu_layers,
-        "repack": bool(first.repack_types),
+        "placement": {
+            "num_gpu_layers": first.num_gpu_layers,
+            "num_cpu_experts": first.num_cpu_experts,
+            "tensor_split": first.gpu_shares if len(first.gpu_shares) > 1 else (),
+            "repack": bool(first.repack_types),
+        },
         "contexts": [_context_params(settings) for settings in contexts],
     }
     command = [sys.executable, "-m", "innkeeper.planner.dry_run"]

@@ -5,7 +5,8 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from innkeeper.core import EngineConfig
+from innkeeper.core import EngineConfig, RopeScaling
+from innkeeper.serving.fit import AUTO
 
 
 class EngineDefaults(Struct, frozen=True, kw_only=True):
@@ -19,9 +20,14 @@ class EngineDefaults(Struct, frozen=True, kw_only=True):
     max_sequences: int = 4
     max_kept: int = 4
     num_gpu_layers: int = -1
-    kv_type_k: str = "f16"
-    kv_type_v: str = "f16"
+    kv_type_k: str = AUTO
+    kv_type_v: str = AUTO
     num_threads: int = 0
+    num_cpu_experts: int = -1
+    tensor_split: tuple[float, ...] = ()
+    rope: RopeScaling | None = None
+    mmap: bool = True
+    mlock: bool = False
     kv_reuse: str = "auto"
     idle_refresh: bool = True
     cache_folder: str = ""

@@ -19,6 +19,8 @@ from innkeeper.units import GIB, format_bytes
 
 logger = logging.getLogger(__name__)
 
+AUTO = "auto"
+"""Of KV types: f16, or a smaller one where that makes room for a comfortable context."""
 _CPU_UBATCH, _GPU_UBATCH = 128, 512
 _EMBEDDING_CTX = 2048
 _MAX_RAM_CACHE = 4 * GIB
@@ -69,7 +71,7 @@ def check_model(config: EngineConfig, hardware: Callable[[], Hardware] = probe) 
         found = estimate(header, _settings(config, hardware(), can_edit=can_edit))
     except UnsupportedModelError:
         return Need()  # llama.cpp may know more architectures than our formulas
-    return Need(found.total_bytes, found.mapped_bytes - found.gpu_weights_bytes)
+    return Need(found.total_bytes, found.resident_bytes - found.total_bytes)
 
 
 def choose_sizes(config: EngineConfig, freed: Need, hardware: Hardware) -> EngineConfig:
@@ -78,34 +80,56 @@ def choose_sizes(config: EngineConfig, freed: Need, hardware: Hardware) -> Engin
     ``freed``: what the engine that it replaces gives back. Raises: as ``check_model``.
     """
     config = _with_pooling(config)
-    if config.pooling or (config.num_ctx and config.num_pool):
-        return config
-    if config.backend != "llama_cpp":
-        num_ctx = config.num_ctx or _DEFAULT_CTX
-        return replace(config, num_ctx=num_ctx, num_pool=config.num_pool or num_ctx)
+    if config.pooling or config.backend != "llama_cpp":
+        return _unplanned(config)
     wishes = Wishes(
         num_ctx=config.num_ctx or None,
         num_pool=config.num_pool or None,
         max_sequences=config.max_sequences,
         max_kept=config.max_kept,
-        kv_type_k=config.kv_type_k,
-        kv_type_v=config.kv_type_v,
+        kv_type_k=None if config.kv_type_k == AUTO else config.kv_type_k,
+        kv_type_v=None if config.kv_type_v == AUTO else config.kv_type_v,
         num_gpu_layers=None if config.num_gpu_layers < 0 else config.num_gpu_layers,
+        num_cpu_experts=None if config.num_cpu_experts < 0 else config.num_cpu_experts,
+        tensor_split=config.tensor_split,
+        rope=config.rope,
         flash_attention=config.flash_attention,
         max_ubatch=config.max_ubatch or None,
+        repack=config.repack,
+        mmap=config.mmap,
+        mlock=config.mlock,
         freed_bytes=freed.ram_bytes,
     )
     try:
         chosen = plan(gguf.read_model(Path(config.path)).header, hardware, wishes)
     except UnsupportedModelError:  # llama.cpp may know more architectures than our formulas
-        num_ctx = config.num_ctx or _DEFAULT_CTX
-        return replace(config, num_ctx=num_ctx, num_pool=config.num_pool or num_ctx)
+        return _unplanned(config)
+    if (error := chosen.gpu_error()) is not None:
+        raise error
     logger.info("%s: %s", config.name, "; ".join(chosen.reasons))
     return replace(
         config,
         num_ctx=chosen.num_ctx,
         num_pool=chosen.num_pool,
+        kv_type_k=chosen.kv_type_k,
+        kv_type_v=chosen.kv_type_v,
         num_gpu_layers=chosen.num_gpu_layers,
+        num_cpu_experts=chosen.num_cpu_experts,
+        tensor_split=chosen.tensor_split,
+        notes=(*config.notes, *chosen.notes),
+    )
+
+
+def _unplanned(config: EngineConfig) -> EngineConfig:
+    """What is open as it is usual."""
+    num_ctx = config.num_ctx or _DEFAULT_CTX
+    return replace(
+        config,
+        num_ctx=num_ctx,
+        num_pool=config.num_pool or num_ctx,
+        kv_type_k="f16" if config.kv_type_k == AUTO else config.kv_type_k,
+        kv_type_v="f16" if config.kv_type_v == AUTO else config.kv_type_v,
+        num_cpu_experts=max(0, config.num_cpu_experts),
     )
 
 
@@ -210,7 +234,7 @@ def refuse_too_big(
 
 def _settings(config: EngineConfig, hardware: Hardware, *, can_edit: bool) -> ContextSettings:
     """As the backend sets up its context."""
-    on_gpu = bool(hardware.gpus) and config.num_gpu_layers != 0
+    on_gpu = bool(hardware.usable_gpus) and config.num_gpu_layers != 0
     num_sequences = config.num_sequence_ids(can_edit=can_edit)
     ubatch = config.max_ubatch or (_GPU_UBATCH if on_gpu else _CPU_UBATCH)
     flash = config.flash_attention
@@ -226,5 +250,9 @@ def _settings(config: EngineConfig, hardware: Hardware, *, can_edit: bool) -> Co
         num_outputs=num_sequences,
         flash_attention=flash,
         num_gpu_layers=config.num_gpu_layers if on_gpu else 0,
-        repack_types=hardware.repack_types,
+        num_cpu_experts=config.num_cpu_experts,
+        gpu_shares=config.tensor_split or (1.0,),
+        mmap=config.mmap,
+        mlock=config.mlock,
+        repack_types=hardware.repack_types if config.repack and not on_gpu else frozenset(),
     )

@@ -11,7 +11,7 @@ import pytest
 
 from innkeeper.backends import llama_cpp as backend
 from innkeeper.backends.llama_cpp.runner import LlamaRunner
-from innkeeper.core import EngineConfig, GenerateRequest, SamplingParams
+from innkeeper.core import EngineConfig, GenerateRequest, RopeScaling, SamplingParams
 from innkeeper.core.frames import Cancel, Delta, Finished
 from innkeeper.engine.loop import Engine, Prepared
 from innkeeper.engine.prompt import tokenize_prompt
@@ -385,3 +385,26 @@ def test_unknown_architecture_is_refused_by_name(tmp_path: Path, tiny_llama: Pat
     path.write_bytes(data)
     with pytest.raises(UnsupportedModelError, match="lxama"):
         Session(path)
+
+
+def replay(session: Session) -> str:
+    request_id = session.submit(PROMPTS[1])
+    session.run()
+    return session.text(request_id)
+
+
+@pytest.mark.parametrize("changes", [{"mmap": False}, {"mlock": True}, {"num_cpu_experts": 2}])
+def test_how_weights_are_kept_does_not_change_the_reply(
+    changes: dict[str, Any], tiny_models: dict[str, Path], open_session: Callable[..., Session]
+) -> None:
+    usual = replay(open_session(tiny_models["mixtral"]))
+    assert replay(open_session(tiny_models["mixtral"], **changes)) == usual
+
+
+def test_scaled_positions_reach_further(
+    tiny_llama: Path, open_session: Callable[..., Session]
+) -> None:
+    usual = open_session(tiny_llama, num_ctx=4096)
+    scaled = open_session(tiny_llama, num_ctx=4096, rope=RopeScaling("linear", 2.0))
+    assert usual.runner.facts.warnings and not scaled.runner.facts.warnings
+    assert replay(scaled) != replay(usual)

@@ -87,3 +87,9 @@ def test_context_that_aborts_llama_cpp_is_survived(tmp_path: Path) -> None:
     assert found[0] == found[2]
     assert found[1].error is not None
     assert found[1].error.startswith("aborted at ggml-impl.h:")
+
+
+def test_placements_reach_llama_cpp_in_dry_and_real_loads(tiny_models: dict[str, Path]) -> None:
+    placed = replace(SPLIT, num_cpu_experts=1, gpu_shares=(3.0, 1.0))
+    path = tiny_models["mixtral"]
+    assert dry_run(gguf.read(path), [placed]) == real_run(path, [placed])

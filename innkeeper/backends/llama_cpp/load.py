@@ -3,6 +3,7 @@
 import ctypes
 import os
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import llama_cpp.llama_cpp as lib
@@ -14,6 +15,7 @@ from innkeeper.backends.llama_cpp.state_key import meta_text, state_key
 from innkeeper.backends.llama_cpp.threads import ThreadTuner, usable_cores
 from innkeeper.backends.llama_cpp.tokenizer import LlamaTokenizer
 from innkeeper.core import EngineConfig, ModelFacts
+from innkeeper.core.llama_params import set_placement
 from innkeeper.engine.runner import ProgressCallback
 from innkeeper.errors import EngineLoadError, NotEnoughMemoryError, UnsupportedModelError
 
@@ -26,6 +28,11 @@ _KV_TYPES = {
     "q5_0": lib.GGML_TYPE_Q5_0,
     "q4_1": lib.GGML_TYPE_Q4_1,
     "q4_0": lib.GGML_TYPE_Q4_0,
+}
+_ROPE_KINDS = {
+    "none": lib.LLAMA_ROPE_SCALING_TYPE_NONE,
+    "linear": lib.LLAMA_ROPE_SCALING_TYPE_LINEAR,
+    "yarn": lib.LLAMA_ROPE_SCALING_TYPE_YARN,
 }
 _QUANTIZED = frozenset(_KV_TYPES) - {"f32", "f16"}
 
@@ -74,7 +81,15 @@ def _is_editable(config: EngineConfig, model: "lib.llama_model_p") -> bool:
 
 def _load_model(config: EngineConfig, progress: ProgressCallback) -> "lib.llama_model_p":
     params = lib.llama_model_default_params()
-    params.n_gpu_layers = config.num_gpu_layers
+    set_placement(
+        lib,
+        params,
+        num_gpu_layers=config.num_gpu_layers,
+        num_cpu_experts=config.num_cpu_experts,
+        tensor_split=config.tensor_split,
+        repack=config.repack,
+    )
+    params.load_mode = _load_mode(config, int(params.load_mode))
 
     def on_progress(fraction: float, user_data: object) -> bool:
         progress(float(fraction))
@@ -95,6 +110,12 @@ def _load_model(config: EngineConfig, progress: ProgressCallback) -> "lib.llama_
             hint="a newer Innkeeper may; or choose another model",
         )
     raise _load_error(cause)
+
+
+def _load_mode(config: EngineConfig, default: int) -> int:
+    if config.mlock:
+        return int(lib.LLAMA_LOAD_MODE_MMAP_MLOCK if config.mmap else lib.LLAMA_LOAD_MODE_MLOCK)
+    return default if config.mmap else int(lib.LLAMA_LOAD_MODE_NONE)
 
 
 def _refuse_unsupported(model: "lib.llama_model_p") -> None:
@@ -129,6 +150,9 @@ def _make_context(config: EngineConfig, model: "lib.llama_model_p") -> "lib.llam
     params.type_k = _kv_type(config.kv_type_k)
     params.type_v = _kv_type(config.kv_type_v)
     params.flash_attn_type = _flash_attention(config)
+    if config.rope is not None:
+        params.rope_scaling_type = _ROPE_KINDS[config.rope.kind]
+        params.rope_freq_scale = 1.0 / config.rope.factor
     return _init_context(model, params)
 
 
@@ -235,17 +259,25 @@ def _facts(
         num_gpu_layers=on_gpu if uses_gpu(config) else 0,
         device="GPU" if uses_gpu(config) else "CPU",
         load_seconds=seconds,
-        warnings=_warnings(config.num_ctx, num_ctx_train),
+        notes=config.notes,
+        warnings=tuple(_warnings(config, num_ctx_train)),
     )
 
 
-def _warnings(num_ctx: int, num_ctx_train: int) -> tuple[str, ...]:
-    if 0 < num_ctx_train < num_ctx:
-        return (
-            f"--ctx {num_ctx} is beyond the {num_ctx_train} tokens that the model was trained for:"
-            " replies may lose sense past that length",
+def _warnings(config: EngineConfig, num_ctx_train: int) -> Iterator[str]:
+    reach = int(num_ctx_train * (config.rope.factor if config.rope else 1))
+    if 0 < reach < config.num_ctx:
+        yield (
+            f"--ctx {config.num_ctx} is beyond the {reach} tokens that the model was trained for:"
+            " replies may lose sense past that length"
         )
-    return ()
+    if config.mlock and (failure := log.warning_with("failed to mlock")):
+        yield f"--mlock has no effect: {failure}"
+    if config.num_gpu_layers > 0 and not uses_gpu(config):
+        yield (
+            f"--gpu-layers {config.num_gpu_layers} has no effect: this llama.cpp was built"
+            " without GPU support"
+        )
 
 
 def _chat_template(model: "lib.llama_model_p") -> str | None:

@@ -12,6 +12,8 @@ _PREFIX = re.compile(r"^\w+:\s+")
 
 errors: deque[str] = deque(maxlen=20)
 """The last lines at error level, oldest first, without the C function's name."""
+warnings: deque[str] = deque(maxlen=50)
+"""The same at warning level."""
 
 
 def _on_line(level: int, text: bytes, user_data: object) -> None:
@@ -20,6 +22,8 @@ def _on_line(level: int, text: bytes, user_data: object) -> None:
     line = text.decode("utf-8", "replace")
     if level >= _LEVEL_ERROR and line.strip():
         errors.append(_PREFIX.sub("", line.strip()))
+    elif level == _LEVEL_WARN:
+        warnings.append(_PREFIX.sub("", line.strip()))
     sys.stderr.write(line)
     if level >= _LEVEL_WARN:
         sys.stderr.flush()
@@ -36,3 +40,8 @@ def start() -> None:
 def cause(default: str) -> str:
     """The first error of the last failure, in llama.cpp's words, or ``default``."""
     return errors[0] if errors else default
+
+
+def warning_with(text: str) -> str | None:
+    """The newest warning that has ``text`` in it."""
+    return next((line for line in reversed(warnings) if text in line), None)

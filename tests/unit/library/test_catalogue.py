@@ -12,13 +12,14 @@ from innkeeper.hub.listing import check_repo_id, list_repo
 from innkeeper.hub.source import HubSource
 from innkeeper.hub.variants import variants
 from innkeeper.library import CatalogueEntry, Choice, catalogue, choose
-from innkeeper.planner.fit import FitRow
+from innkeeper.planner.fit import FitRow, fit
 from innkeeper.planner.gpus import Gpu
 from innkeeper.planner.hardware import Hardware
 from innkeeper.planner.plan import Wishes
 from innkeeper.units import GIB
 from tests.hub import HubFile, LocalHub
 from tests.hub.models import BULK, write_llama
+from tests.unit.planner.headers import header
 
 BIG_VOCAB, LONG = {"num_tokens": 128_256}, {"num_ctx_train": 131_072}
 WIDE = {"num_layers": 40, "width": 5120, **LONG}
@@ -159,16 +160,7 @@ def test_a_slow_large_model_loses_to_a_quick_smaller_one(stocked: LocalHub, hub:
 
 def test_quantizations_outside_the_catalogue_are_not_chosen() -> None:
     entry = CatalogueEntry("m", "org/m", ("Q4_K_M",), 1, "")
-    row = msgspec.convert({**_ROW, "quant": "Q2_K"}, FitRow)
-    good = msgspec.structs.replace(row, quant="Q4_K_M", bits_per_weight=4.8)
-    best, _ = choose([entry], lambda _: [row, good])
+    row = fit(header(), machine(16), Wishes(), name="m")
+    crude, good = (msgspec.structs.replace(row, quant=quant) for quant in ("Q2_K", "Q4_K_M"))
+    best, _ = choose([entry], lambda _: [crude, good])
     assert best.quant == "Q4_K_M"
-
-
-_ROW = {
-    **dict.fromkeys(FitRow.__struct_fields__, 0),
-    **{"name": "m", "quant": "Q4_K_M", "devices": {}, "reasons": (), "reason": "fits"},
-    **{"num_ctx": 8192, "num_ctx_train": 8192, "kv_type_k": "f16", "kv_type_v": "f16"},
-    **{"flash_attention": False, "verified": False, "approximate": False, "fits": True},
-    "tokens_per_second": 20.0,
-}

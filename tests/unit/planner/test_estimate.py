@@ -86,14 +86,14 @@ def test_fewer_outputs_cut_the_compute_buffer() -> None:
 
 def test_first_gpu_layer_is_the_output() -> None:
     one = estimate(header(), context(num_gpu_layers=1))
-    assert one.gpu_weights_bytes == 1643 * 128 + 1024  # 1000 rows and the padding of one
-    assert one.gpu_kv_bytes == 0
+    assert one.gpus[0].weights_bytes == 1643 * 128 + 1024  # 1000 rows and the padding of one
+    assert one.gpus[0].context_bytes == 0
     two = estimate(header(), context(num_gpu_layers=2))
-    assert two.gpu_kv_bytes == two.kv_bytes == 4096 * 256
+    assert two.gpus[0].context_bytes == two.kv_bytes == 4096 * 256
     for everything in (3, -1):
         found = estimate(header(), context(num_gpu_layers=everything))
         assert found.kv_bytes == 0
-        assert found.gpu_kv_bytes == 2 * 4096 * 256
+        assert found.gpus[0].context_bytes == 2 * 4096 * 256
 
 
 def test_unknown_architecture_calls_itself_inexact() -> None:

@@ -38,7 +38,8 @@ def test_row_has_every_promised_field() -> None:
 def test_total_is_the_sum_of_its_parts() -> None:
     row = fit(seven_b(), MACHINE, Wishes(), name="m")
     kinds = "repack kv recurrent output compute margin work vocab process".split()
-    assert row.total_bytes == sum(getattr(row, f"{kind}_bytes") for kind in kinds)
+    found = row.to_json()
+    assert found["total_bytes"] == sum(found[f"{kind}_bytes"] for kind in kinds)
 
 
 def test_asked_for_settings_are_taken_as_they_are() -> None:
@@ -56,9 +57,9 @@ def test_asked_for_settings_are_taken_as_they_are() -> None:
     )
     row = fit(seven_b(), MACHINE, wishes, name="m")
     assert row.num_ctx == 8192
-    assert row.kv_bytes == 32 * 8192 * (1024 // 32 * 34 + 1024 * 2)
-    assert row.output_bytes == 4 * 128_256 * 4
-    assert row.compute_bytes == 4 * 128_256 * 512 + 2 * 4 * 512 * 4096
+    assert row.needs.kv_bytes == 32 * 8192 * (1024 // 32 * 34 + 1024 * 2)
+    assert row.needs.output_bytes == 4 * 128_256 * 4
+    assert row.needs.compute_bytes == 4 * 128_256 * 512 + 2 * 4 * 512 * 4096
 
 
 def test_least_quantized_that_is_fluent_comes_first() -> None:
@@ -93,4 +94,4 @@ def test_gpu_gets_the_best_that_lies_on_it_whole(free_gib: int, expected: str) -
     best, _ = choose(rows(with_gpu(free_gib * GIB), *QUANTS))
     assert best is not None
     assert (best.name, best.num_gpu_layers) == (expected, -1)
-    assert best.devices["GPU"]["total_bytes"] < free_gib * GIB
+    assert best.devices["GPU0"]["total_bytes"] < free_gib * GIB

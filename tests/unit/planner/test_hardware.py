@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from innkeeper.planner.gpus import Gpu, nvidia_gpus
+from innkeeper.planner.gpus import Gpu, find_gpus, nvidia_gpus
 from innkeeper.planner.hardware import Files, probe
 
 GIB = 1 << 30
@@ -138,3 +138,66 @@ def test_failing_gpu_does_not_hide_the_others() -> None:
     found = nvidia_gpus(notes, fake_nvml(("A", 8 * GIB, GIB), None))
     assert [gpu.name for gpu in found] == ["A"]
     assert "after 1 GPUs" in notes[0]
+
+
+CUDA = {"kind": 1, "name": "CUDA0", "description": "RTX 4090", "free_bytes": 1, "total_bytes": 2}
+VULKAN = {"kind": 1, "name": "Vulkan0", "description": "RX 7600", "free_bytes": 7, "total_bytes": 8}
+SHARING = {"kind": 2, "name": "Vulkan1", "description": "Iris", "free_bytes": 5, "total_bytes": 6}
+CPU = {"kind": 0, "name": "CPU", "description": "CPU", "free_bytes": 1, "total_bytes": 1}
+
+
+def found_gpus(
+    facts: dict[str, Any], record: dict[str, Any], *gpus: tuple[str, int, int]
+) -> tuple[tuple[Gpu, ...], str | None]:
+    def ask() -> dict[str, Any]:
+        return facts
+
+    there = [Path(__file__)]
+    return find_gpus([], nvml=fake_nvml(*gpus), record=lambda: record, ask=ask, device_files=there)
+
+
+RTX = ("RTX 4090", 24 * GIB, 20 * GIB)
+
+
+def test_gpus_that_llama_cpp_sees_have_the_drivers_numbers() -> None:
+    facts = {"gpu_offload": True, "devices": [CPU, CUDA]}
+    found, problem = found_gpus(facts, {}, ("RTX 3060", 12 * GIB, GIB), RTX)
+    assert found == (Gpu(0, "RTX 4090", 24 * GIB, 20 * GIB, (8, 9), 1008.096e9),)
+    assert problem is None
+
+
+def test_gpus_of_other_makers_come_from_llama_cpp() -> None:
+    facts = {"gpu_offload": True, "devices": [VULKAN, SHARING, CPU]}
+    assert found_gpus(facts, {}) == ((Gpu(0, "RX 7600", 8, 7),), None)
+    facts = {"gpu_offload": True, "devices": [SHARING, CPU]}
+    assert found_gpus(facts, {}) == ((Gpu(0, "Iris", 6, 5),), None)
+
+
+@pytest.mark.parametrize(
+    ("facts", "record", "why"),
+    [
+        ({"gpu_offload": False, "devices": [CPU]}, {}, "built for the CPU"),
+        ({"gpu_offload": True, "devices": [CPU]}, {}, "does not see it"),
+        ({"error": "llama.cpp does not load: libcudart"}, {}, "libcudart"),
+        (
+            {"gpu_offload": False, "devices": [CPU]},
+            {"build": "cpu-compiled", "unused_gpu": "RTX 4090 stays unused: nvcc is missing"},
+            "nvcc is missing",
+        ),
+    ],
+)
+def test_a_gpu_that_cannot_be_used_says_why(
+    facts: dict[str, Any], record: dict[str, Any], why: str
+) -> None:
+    found, problem = found_gpus(facts, record, RTX)
+    assert [gpu.name for gpu in found] == ["RTX 4090"]
+    assert problem is not None
+    assert problem.startswith("RTX 4090 stays unused: ") and why in problem
+
+
+def test_a_cpu_build_is_not_asked_for_its_gpus() -> None:
+    def ask() -> dict[str, Any]:
+        raise AssertionError
+
+    noted = {"build": "cpu-prebuilt"}
+    assert find_gpus([], nvml=fake_nvml(starts=12), record=lambda: noted, ask=ask) == ((), None)

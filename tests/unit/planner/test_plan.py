@@ -125,7 +125,7 @@ def test_whole_model_goes_to_a_gpu_that_holds_it() -> None:
     found = plan(seven_b(), with_gpu(22 * GIB), Wishes())
     assert found.num_gpu_layers == -1
     assert found.flash_attention
-    assert found.estimate.gpu_bytes <= 22 * GIB - RESERVE_GPU_BYTES
+    assert found.estimate.gpus[0].total_bytes <= 22 * GIB - RESERVE_GPU_BYTES
     assert any("all of it runs on the GPU (Test GPU)" in reason for reason in found.reasons)
 
 
@@ -135,16 +135,17 @@ def test_small_gpu_gets_as_many_layers_as_fit(free_gib: int) -> None:
     found = plan(model, machine, Wishes())
     budget = free_gib * GIB - RESERVE_GPU_BYTES
     assert found.fits
-    assert found.estimate.gpu_bytes <= budget
+    assert sum(gpu.total_bytes for gpu in found.estimate.gpus) <= budget
     assert found.num_gpu_layers >= 0
     more = plan(model, machine, Wishes(num_ctx=8192, num_gpu_layers=found.num_gpu_layers + 1))
     assert not more.fits
 
 
 def test_build_without_gpu_support_leaves_the_gpu_alone() -> None:
-    found = plan(seven_b(), with_gpu(22 * GIB), Wishes(can_offload=False))
+    useless = replace(with_gpu(22 * GIB), gpu_problem="Test GPU stays unused: no nvcc")
+    found = plan(seven_b(), useless, Wishes())
     assert found.num_gpu_layers == 0
-    assert any("stays unused" in reason for reason in found.reasons)
+    assert "Test GPU stays unused: no nvcc" in found.notes
 
 
 def test_too_many_layers_asked_for_says_what_the_gpu_lacks() -> None:
