@@ -166,7 +166,9 @@ def _chat(body: Mapping[str, Any]) -> dict[str, Any]:
     given = body.get("messages")
     if given is None or given == []:
         return {"messages": ()}
-    for number, message in enumerate(given if isinstance(given, list) else []):
+    if not isinstance(given, list):
+        raise values.refuse("messages", "a list of messages", given)
+    for number, message in enumerate(given):
         if isinstance(message, dict) and message.get("images"):
             raise _no_images(f"messages[{number}].images")
     return {"messages": chat.messages({"messages": [_plain(each) for each in given]})}

@@ -1,5 +1,6 @@
 """The real SillyTavern, installed once into a cache, and what else the tests need from outside."""
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -58,3 +59,20 @@ def model_1b() -> Path:
         subprocess.run(command, check=True, timeout=WRITE_SECONDS)
         partial.rename(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def other_clients() -> Path:
+    """The Python of an environment with the clients of ``clients.txt``, made once per list."""
+    wanted = Path(__file__).with_name("clients.txt")
+    folder = CACHE / f"clients-{hashlib.sha256(wanted.read_bytes()).hexdigest()[:12]}"
+    python = folder / "bin" / "python"
+    if not (folder / "complete").exists():
+        uv = [sys.executable, "-m", "uv"]
+        subprocess.run(
+            [*uv, "venv", "--clear", "--python", sys.executable, str(folder)], check=True
+        )
+        command = [*uv, "pip", "install", "--python", str(python), "-r", str(wanted)]
+        subprocess.run(command, check=True, timeout=INSTALL_SECONDS)
+        (folder / "complete").touch()
+    return python

@@ -219,6 +219,12 @@ def test_keep_alive_is_how_long_the_model_stays(two: Gateway) -> None:
             time.sleep(0.02)
 
 
+def test_messages_that_are_no_list_are_refused() -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        parsed(is_chat=True, messages=2**63)
+    assert caught.value.field == "messages"
+
+
 def test_unknown_model_is_404(client: httpx.Client) -> None:
     for path in ("/api/generate", "/api/chat", "/api/show"):
         response = client.post(path, json={"model": "other", "prompt": "a"})

@@ -1,0 +1,140 @@
+"""Random requests to every route: ``python -m tests.peers.fuzz 10000 [SEED]``.
+
+A right answer is one of the statuses that were designed, and a refusal for a body names a field.
+Anything else is printed, and the exit code is 1. The engine must be the same one at the end.
+"""
+
+import json
+import random
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from innkeeper.api.fields import FIELDS, NOT_APPLIED
+from tests.unit.api.gateway import Gateway
+
+DESIGNED = frozenset({200, 204, 400, 401, 403, 404, 405, 413, 422, 429, 501, 503})
+"""501 for what a dialect has and this server does not, 503 while nothing is loaded."""
+FIELDLESS = ("not valid JSON", "must be a JSON object", "nested too deeply", "not supported")
+_KEPT_OUT = ("/innkeeper/v1/load/events",)
+_UNLOADING = ("keep_alive",)
+_GOOD: dict[str, Any] = {
+    "prompt": "hi",
+    "messages": [{"role": "user", "content": "hi"}],
+    "text": "hey",
+    "tokens": [1],
+    "ids": [1],
+    "content": "hi",
+    "input": "hi",
+    "query": "hi",
+    "documents": ["a", "b"],
+    "model": "fake",
+    "model_name": "fake",
+    "input_prefix": "a",
+    "input_suffix": "b",
+}
+
+
+class Fuzzer:
+    """Requests from one seed."""
+
+    def __init__(self, seed: int, routes: list[tuple[str, str, list[str]]]) -> None:
+        self._dice = random.Random(seed)
+        self._routes = routes
+        self._names = sorted({name for field in (*FIELDS, *NOT_APPLIED) for name in field.names})
+
+    def request(self) -> tuple[str, str, bytes]:
+        """Method, path and body."""
+        dice = self._dice
+        method, path, names = dice.choice(self._routes)
+        if dice.random() < 0.05:
+            return method, path, bytes(dice.randrange(256) for _ in range(dice.randrange(200)))
+        known = names * 3 + self._names
+        body = {name: self._value() for name in dice.sample(known, dice.randrange(1, 5))}
+        if dice.random() < 0.8:
+            body = {**_GOOD, **body}
+        for limit in ("max_tokens", "max_length", "n_predict", "max_output_tokens"):
+            body.setdefault(limit, 2)
+        if isinstance(body.get("options", {}), dict):
+            body["options"] = {"num_predict": 2, **body.get("options", {})}
+        return method, path, json.dumps(body).encode()
+
+    def _value(self, depth: int = 0) -> Any:
+        dice = self._dice
+        plain = (None, True, False, 0, -1, 1, 2**31, 2**63, -(2**63), 10**40, 1e308, 5e-324)
+        odd = (float("nan"), float("inf"), dice.random(), "", "1,2,3", "\ud800\U0001f600\0", "json")
+        long = "x" * dice.choice((1, 100, 10000))
+        chat = [{"role": "user", "content": "hi"}]
+        kind = dice.randrange(10)
+        if depth < 4 and kind == 0:
+            return [self._value(depth + 1) for _ in range(dice.randrange(4))]
+        if depth < 4 and kind == 1:
+            names = ("a", "1", "role", "content", "type", "text", "function", "name", "ctx_size")
+            return {dice.choice(names): self._value(depth + 1) for _ in range(dice.randrange(4))}
+        return dice.choice((*plain, *odd, long, chat))
+
+
+def routes_of(client: httpx.Client) -> list[tuple[str, str, list[str]]]:
+    """Method, path and body fields of every route in the OpenAPI document."""
+    return list(_routes(client.get("/openapi.json").json()))
+
+
+def _routes(document: dict[str, Any]) -> Iterator[tuple[str, str, list[str]]]:
+    for path, operations in document["paths"].items():
+        if path in _KEPT_OUT:
+            continue
+        for method, about in operations.items():
+            content = about.get("requestBody", {}).get("content", {})
+            schema = content.get("application/json", {}).get("schema", {})
+            plain = path.replace("{model_id}", "fake").replace("{slot_id}", "0")
+            names = [name for name in schema.get("properties", {}) if name not in _UNLOADING]
+            yield method.upper(), plain, names
+
+
+def judge(answer: httpx.Response) -> str | None:
+    """What is wrong with an answer; None if nothing is."""
+    if answer.status_code not in DESIGNED:
+        return f"status {answer.status_code}"
+    if answer.status_code != 400:
+        return None
+    message = answer.text
+    if any(words in message for words in FIELDLESS):
+        return None
+    found = answer.json()
+    error = found.get("error", found.get("detail")) if isinstance(found, dict) else None
+    if isinstance(error, dict) and "param" in error:
+        return None if error["param"] else "a refusal that names no field"
+    return None
+
+
+def run(count: int, seed: int, folder: Path) -> tuple[Counter[int], list[str]]:
+    """Statuses of ``count`` requests, and every answer that is wrong."""
+    statuses: Counter[int] = Counter()
+    wrong: list[str] = []
+    with Gateway(folder) as gateway, gateway.client() as client:
+        link = gateway.models.link
+        fuzzer = Fuzzer(seed, routes_of(client))
+        for _ in range(count):
+            method, path, body = fuzzer.request()
+            if path.endswith("/unload"):
+                continue
+            answer = client.request(method, path, content=body)
+            statuses[answer.status_code] += 1
+            if (problem := judge(answer)) is not None:
+                wrong.append(f"{problem}: {method} {path} {body[:300]!r} -> {answer.text[:300]}")
+        if gateway.models.link is not link or not (link and link.alive):
+            wrong.append("the engine was restarted or replaced")
+    return statuses, wrong
+
+
+if __name__ == "__main__":
+    number = int(sys.argv[1])
+    found, problems = run(number, int((sys.argv[2:] or ["1"])[0]), Path(tempfile.mkdtemp()))
+    print(dict(found))
+    print("\n".join(problems[:20]), f"{len(problems)} wrong answers of {number}")
+    sys.exit(1 if problems else 0)
