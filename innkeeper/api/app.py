@@ -22,6 +22,7 @@ from innkeeper.api import (
     oobabooga,
     openai,
     own,
+    responses,
     tabby,
     tokens,
 )
@@ -47,6 +48,7 @@ def create_app(generate: Generate, models: Models, access: Access | None = None)
         redoc_url=None,
     )
     app.include_router(openai.router(generate, models))
+    app.include_router(responses.router(generate))
     app.include_router(oobabooga.router(generate, models))
     app.include_router(embeddings.router(Embed(models)))
     app.include_router(kobold.router(generate, models))

@@ -55,7 +55,20 @@ _KNOWN = (
     *("id_slot", "return_tokens", "sse_ping_interval", "timings_per_token", "n_cmpl"),
     *("grammar_triggers", "preserved_tokens"),
 )
-_MISSING = ("/infill",)
+
+
+_INFILL = ("input_prefix", "input_suffix", "input_extra")
+_INFILL_BODY = schema.body(
+    {
+        "input_prefix": schema.plain("string", "the text before the gap"),
+        "input_suffix": schema.plain("string", "the text behind it"),
+        "input_extra": schema.plain("array", "other files: objects with filename and text"),
+        "prompt": schema.plain("string", "the beginning of what fills it"),
+        **schema.SAMPLING,
+    },
+    ("input_prefix", "input_suffix"),
+)
+_MAX_TEXT_CHARS = 16 * 1024 * 1024
 
 
 class Call(Struct, frozen=True, kw_only=True):
@@ -124,15 +137,56 @@ def router(generate: Generate) -> APIRouter:
     async def adapters() -> Response:
         return json_response([])
 
-    for path in _MISSING:
-        _add_missing(routes, path)
+    @routes.post("/infill", summary="Fill the gap in a text", openapi_extra=_INFILL_BODY)
+    async def infill(request: Request) -> Response:
+        body = await read_json(request)
+        plain = {name: value for name, value in body.items() if name not in _INFILL}
+        call = parse({**plain, "prompt": await _infill_prompt(body, generate)})
+        if call.stream:
+            return EventStream(_pieces(call, generate), last=event)
+        return json_response(await unless_client_leaves(request.receive, _answer(call, generate)))
+
     return routes
 
 
-def _add_missing(routes: APIRouter, path: str) -> None:
-    @routes.post(path, include_in_schema=False)
-    async def missing() -> Response:
-        raise NotSupportedError(f"{path} is not supported by this server")
+async def _infill_prompt(body: Mapping[str, Any], generate: Generate) -> list[int]:
+    """The text before the gap, the text behind it, and the sign to fill it, as ids.
+
+    Raises: InvalidRequestError; NotSupportedError if the model knows no such signs.
+    """
+    model = requests.model(body)
+    link = await generate.models.engine(generate.models.resolve(model)[0])
+    fill, facts = link.facts.fill_ids, link.facts
+    if fill is None:
+        raise NotSupportedError(
+            f"{facts.name} was not trained to fill gaps",
+            hint="load a model for code, with FIM tokens",
+        )
+    read = values.text(_MAX_TEXT_CHARS)
+    if body.get("input_prefix") is None and body.get("input_suffix") is None:
+        raise InvalidRequestError("input_prefix is missing", field="input_prefix")
+    before = read("input_prefix", body.get("input_prefix") or "")
+    before = _extra(body.get("input_extra")) + before + read("prompt", body.get("prompt") or "")
+    behind = read("input_suffix", body.get("input_suffix") or "")
+    first, second = [
+        await generate.tokenize(text, model=model, parse_special=False) for text in (before, behind)
+    ]
+    bos = [facts.bos_id] if facts.add_bos and facts.bos_id is not None else []
+    return [*bos, fill[0], *first, fill[1], *second, fill[2]]
+
+
+def _extra(given: Any) -> str:
+    """Other files' texts, before the one with the gap. Raises: InvalidRequestError."""
+    if given is None:
+        return ""
+    if not isinstance(given, list) or not all(isinstance(each, dict) for each in given):
+        raise values.refuse("input_extra", "a list of objects with filename and text", given)
+    read = values.text(_MAX_TEXT_CHARS)
+    return "".join(
+        f"{read('input_extra.filename', each.get('filename') or '')}\n"
+        f"{read('input_extra.text', each.get('text'))}\n\n"
+        for each in given
+    )
 
 
 def parse(body: Mapping[str, Any]) -> Call:

@@ -10,6 +10,7 @@ or a given text. Options (``EngineConfig.options``):
     crash_after         end the process with SIGKILL after this many generated tokens
     hang_after          stop answering after this many generated tokens
     fail_load           refuse to load with this message
+    fill                fill gaps: the bytes 1, 2 and 3 are the tokens for it
 """
 
 import os
@@ -34,6 +35,7 @@ _KNOWN_OPTIONS = {
     "crash_after",
     "hang_after",
     "fail_load",
+    "fill",
 }
 
 
@@ -250,4 +252,5 @@ def _facts(config: EngineConfig) -> ModelFacts:
         max_token_bytes=1,
         chat_template=config.options.get("chat_template"),
         pooling=config.pooling,
+        fill_ids=(1, 2, 3) if "fill" in config.options else None,
     )

@@ -103,6 +103,8 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
     max_token_bytes: int
     """Longest token; a text of ``b`` bytes has at least ``b / max_token_bytes`` tokens."""
     chat_template: str | None
+    fill_ids: tuple[int, int, int] | None = None
+    """The tokens before the text around a gap: before it, behind it, and of the gap itself."""
     pooling: str = ""
     """How it makes vectors of texts; empty = it writes text."""
     num_layers: int = 0

@@ -254,6 +254,7 @@ def _facts(
         end_ids=tokenizer.end_ids(),
         max_token_bytes=tokenizer.max_token_bytes(),
         chat_template=_chat_template(model),
+        fill_ids=tokenizer.fill_ids(),
         pooling=config.pooling,
         num_layers=num_layers + 1,
         num_gpu_layers=on_gpu if uses_gpu(config) else 0,

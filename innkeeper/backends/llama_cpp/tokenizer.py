@@ -67,6 +67,12 @@ class LlamaTokenizer:
         ids = range(self.num_vocab)
         return tuple(i for i in ids if lib.llama_vocab_is_eog(self._vocab, i))
 
+    def fill_ids(self) -> tuple[int, int, int] | None:
+        """The tokens of a fill-in-the-middle prompt, if the vocabulary has them."""
+        reads = (lib.llama_vocab_fim_pre, lib.llama_vocab_fim_suf, lib.llama_vocab_fim_mid)
+        before, behind, gap = (int(read(self._vocab)) for read in reads)
+        return (before, behind, gap) if min(before, behind, gap) >= 0 else None
+
     def max_token_bytes(self) -> int:
         """An upper bound for the bytes of one token."""
         get_text, vocab = lib.llama_vocab_get_text, self._vocab

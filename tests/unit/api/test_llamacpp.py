@@ -160,7 +160,7 @@ def test_status_routes(client: httpx.Client) -> None:
     assert set(client.get("/version").json()) == {"version"}
 
 
-@pytest.mark.parametrize("path", ["/infill", "/slots/0?action=save"])
+@pytest.mark.parametrize("path", ["/slots/0?action=save"])
 def test_what_is_missing_is_501(client: httpx.Client, path: str) -> None:
     response = client.post(path, json={})
     assert response.status_code == 501
