@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from innkeeper.api import constraints, values
 from innkeeper.api.sampler_order import kobold_ids, kobold_order, sampler_order, step_names
 from innkeeper.core import SamplingParams
+from innkeeper.core.presets import PRESETS
 from innkeeper.core.request import WHOLE_CONTEXT
 from innkeeper.errors import InvalidRequestError
 
@@ -181,6 +182,20 @@ FIELDS: tuple[Field, ...] = (
         kind="integer",
     ),
     _field("add_bos_token", values.flag, "put the model's BOS in front", True, kind="boolean"),
+    _field(
+        "token_healing",
+        values.flag,
+        "the prompt's last token may grow longer",
+        False,
+        kind="boolean",
+    ),
+    _field(
+        "preset",
+        values.choice("", *PRESETS),
+        f"in place of all samplers: {', '.join(PRESETS)}",
+        "",
+        kind="string",
+    ),
     _field("skip_special_tokens", values.flag, "no special tokens as text", True, kind="boolean"),
     _field(
         "kv_reuse",
@@ -198,10 +213,8 @@ NOT_APPLIED: tuple[Field, ...] = (
     _field("early_stopping", values.flag, "beam search", False, kind="boolean"),
     _field("max_tokens_second", _any_number, "speed limit", 0),
     _field("include_reasoning", values.flag, "split reasoning off", True, kind="boolean"),
-    _field("preset", values.text(4096), "sampler presets", "", kind="string"),
     _field("suffix", values.text(_MAX_TEXT_CHARS), "text after the reply", "", kind="string"),
     _field("best_of", _any_number, "choose among replies", 0, 1),
-    _field("token_healing", values.flag, "token healing", False, kind="boolean"),
     _field("trim_stop", values.flag, "keeping the stop text", True, kind="boolean"),
     _field(
         "include_stop_str_in_output", values.flag, "keeping the stop text", False, kind="boolean"

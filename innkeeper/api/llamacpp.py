@@ -5,6 +5,7 @@ steps that ``samplers`` leaves out do not apply. Its streams end without ``[DONE
 """
 
 import contextlib
+import math
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
@@ -44,7 +45,7 @@ _DEFAULTS: dict[str, Any] = {
 }
 _OFF: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys("n_keep n_indent n_cache_reuse t_max_predict_ms lora".split(), ()),
-    **dict.fromkeys("return_progress post_sampling_probs grammar_lazy echo verbose".split(), ()),
+    **dict.fromkeys("return_progress grammar_lazy echo verbose".split(), ()),
     **dict.fromkeys("reasoning_budget_message reasoning_control backend_sampling".split(), ()),
     "response_fields": (),
     **dict.fromkeys(("n_discard", "reasoning_budget_tokens"), (-1,)),
@@ -53,7 +54,7 @@ _OFF: dict[str, tuple[Any, ...]] = {
 _KNOWN = (
     *_OFF,
     *("id_slot", "return_tokens", "sse_ping_interval", "timings_per_token", "n_cmpl"),
-    *("grammar_triggers", "preserved_tokens"),
+    *("grammar_triggers", "preserved_tokens", "post_sampling_probs"),
 )
 
 
@@ -79,6 +80,8 @@ class Call(Struct, frozen=True, kw_only=True):
     """Several prompts were given, so the answer is a list."""
     stream: bool
     with_probabilities: bool
+    after_sampling: bool
+    """Those are of what was drawn from, and no logarithms."""
     with_tokens: bool
 
 
@@ -110,7 +113,7 @@ class Chunk(Struct, frozen=True, kw_only=True):
     id_slot: int = -1
     tokens_predicted: int
     tokens_evaluated: int = 0
-    completion_probabilities: list[Probability] | UnsetType = UNSET
+    completion_probabilities: list[Probability] | list[dict[str, Any]] | UnsetType = UNSET
 
 
 def router(generate: Generate) -> APIRouter:
@@ -195,15 +198,17 @@ def parse(body: Mapping[str, Any]) -> Call:
     order, odd = llama_order(names)
     with_tokens = values.flag("return_tokens", body.get("return_tokens") or False)
     logprobs = completions.num_logprobs(body) or None
+    after = values.flag("post_sampling_probs", body.get("post_sampling_probs") or False)
     request = requests.build(
         {"n": body.get("n_cmpl"), **{k: v for k, v in body.items() if k != "samplers"}},
         known=_KNOWN,
         defaults=_DEFAULTS,
         adjust=_adjust,
         logprobs=logprobs if logprobs or not with_tokens else 0,
+        logprobs_after=after,
         warnings=[*requests.ignored(body, _OFF), *odd],
     )
-    if names:
+    if names and not body.get("preset"):
         sampling = msgspec.structs.replace(request.sampling, order=order)
         request = msgspec.structs.replace(request, sampling=sampling)
     prompt = body.get("prompt")
@@ -212,6 +217,7 @@ def parse(body: Mapping[str, Any]) -> Call:
         is_list=request.n > 1 or (isinstance(prompt, list) and isinstance(prompt[0], str | list)),
         stream=values.flag("stream", body.get("stream") or False),
         with_probabilities=logprobs is not None,
+        after_sampling=after,
         with_tokens=with_tokens,
     )
 
@@ -274,7 +280,7 @@ def _chunk(delta: Delta, call: Call) -> Chunk:
         content=delta.text,
         tokens=[entry.token_id for entry in delta.logprobs] if call.with_tokens else [],
         tokens_predicted=delta.num_tokens,
-        completion_probabilities=_probabilities(delta.logprobs)
+        completion_probabilities=_probabilities(delta.logprobs, call)
         if call.with_probabilities and delta.logprobs
         else UNSET,
     )
@@ -285,7 +291,7 @@ def _whole(choice: Choice, finished: Finished, call: Call, generate: Generate) -
     whole = {**_last(finished, call, generate), "content": choice.text, "tokens": tokens}
     whole["has_new_line"] = "\n" in choice.text
     if call.with_probabilities:
-        whole["completion_probabilities"] = _probabilities(choice.logprobs)
+        whole["completion_probabilities"] = _probabilities(choice.logprobs, call)
     return whole
 
 
@@ -334,7 +340,17 @@ def _stop_type(finished: Finished) -> str:
     return "limit" if finished.reason == "length" else "none"
 
 
-def _probabilities(entries: Sequence[TokenLogprob]) -> list[Probability]:
+def _probabilities(
+    entries: Sequence[TokenLogprob], call: Call
+) -> list[Probability] | list[dict[str, Any]]:
+    if call.after_sampling:
+        return [
+            {
+                **_probability(entry.token_id, entry.piece, entry.logprob),
+                "top_probs": [_probability(*each) for each in entry.top],
+            }
+            for entry in entries
+        ]
     return [
         Probability(
             entry.token_id,
@@ -346,3 +362,8 @@ def _probabilities(entries: Sequence[TokenLogprob]) -> list[Probability]:
         )
         for entry in entries
     ]
+
+
+def _probability(token_id: int, piece: bytes, logprob: float) -> dict[str, Any]:
+    shown = {"id": token_id, "token": piece_text(piece), "bytes": list(piece)}
+    return {**shown, "prob": math.exp(logprob)}

@@ -84,6 +84,40 @@ def _add_generation(routes: APIRouter, generate: Generate) -> None:
         return json_response(best)
 
     @routes.post(
+        "/why",
+        summary="The candidates for the next token behind every sampling step",
+        openapi_extra=schema.body(
+            {
+                "prompt": schema.PROMPT,
+                "messages": schema.plain("array", "a chat, instead of prompt"),
+                "top_logits": {"type": "integer"},
+                **schema.SAMPLING,
+            },
+            (),
+        ),
+    )
+    async def why(request: Request) -> Response:
+        body = await read_json(request)
+        if body.get("messages"):
+            wanted = chat.parse(body).request
+        else:
+            wanted = completions.parse(body).requests[0]
+        top = values.integer(1, _MAX_TOP)("top_logits", body.get("top_logits", 10))
+        trace = generate.trace(wanted, top=top)
+        return json_response(
+            [
+                {
+                    "step": step.name,
+                    "num_left": step.num_left,
+                    "tokens": [
+                        {"id": i, "text": text, "probability": p} for i, text, p in step.tokens
+                    ],
+                }
+                for step in await unless_client_leaves(request.receive, trace)
+            ]
+        )
+
+    @routes.post(
         "/chat-prompt", summary="A chat as the model sees it", openapi_extra=schema.CHAT_BODY
     )
     async def chat_prompt(request: Request) -> Response:

@@ -6,6 +6,7 @@ from typing import Any
 from innkeeper.api import constraints, fields, values
 from innkeeper.api.values import shown
 from innkeeper.core import GenerateRequest, SamplingParams
+from innkeeper.core.presets import with_preset
 from innkeeper.errors import InvalidRequestError
 
 _MAX_NAME_CHARS = 1000
@@ -39,6 +40,10 @@ def build(
         )
     found = {**(defaults or {}), **fields.resolve(body, table)}
     sampling, odd_steps = fields.sampling(found)
+    if adjust is not None:
+        sampling = adjust(sampling, found)
+    if found.get("preset"):
+        sampling = with_preset(sampling, found["preset"])
     limit = fields.max_tokens(found, default_max_tokens)
     attributes = {
         "constraint": constraints.constraint(body),
@@ -51,6 +56,7 @@ def build(
         "n": found.get("n", 1),
         "model": model(body),
         "debug": values.flag("debug", body.get("debug") or False),
+        "heals_token": found.get("token_healing", False),
         "add_bos": found.get("add_bos_token", True),
         "skip_special_tokens": found.get("skip_special_tokens", True),
         "kv_reuse": found.get("kv_reuse"),
@@ -58,7 +64,7 @@ def build(
         **given,
     }
     return GenerateRequest(
-        sampling=adjust(sampling, found) if adjust else sampling,
+        sampling=sampling,
         warnings=(*fields.not_applied(body, known, table), *odd_steps, *warnings),
         **attributes,
     )

@@ -79,6 +79,8 @@ class Probe(Struct, frozen=True, tag=True):
     request: GenerateRequest
     use_samplers: bool = False
     top: int = 50
+    traces: bool = False
+    """Also what every sampling step leaves."""
 
 
 class Embed(Struct, frozen=True, tag=True):
@@ -176,11 +178,20 @@ class Text(Struct, frozen=True, tag=True):
     text: str
 
 
+class ProbedStep(Struct, frozen=True):
+    """The candidates behind one sampling step; ``num_left`` counts all, ``tokens`` has the best."""
+
+    name: str
+    num_left: int
+    tokens: tuple[tuple[int, str, float], ...]
+
+
 class Probabilities(Struct, frozen=True, tag=True):
     """(token id, text, probability), best first."""
 
     id: int
     tokens: tuple[tuple[int, str, float], ...]
+    steps: tuple[ProbedStep, ...] = ()
 
 
 class Vectors(Struct, frozen=True, tag=True):

@@ -195,6 +195,10 @@ class GenerateRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Most tokens to guess at once where the text repeats itself; 0 = none. The reply stays the
     same."""
     n: int = 1
+    heals_token: bool = False
+    """The reply begins with a token that begins with the prompt's last one, which it replaces."""
+    logprobs_after: bool = False
+    """Log probabilities are of what was drawn from, behind all sampling steps."""
     logprobs: int | None = None
     """Number of alternatives to report per token; 0 = the chosen token's alone; None = none."""
     add_bos: bool = True

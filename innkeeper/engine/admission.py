@@ -43,8 +43,8 @@ class Admission:
         self._runner = runner
         self._kv_reuse = kv_reuse
         facts = runner.facts
-        self._vocabulary = Vocabulary(runner.tokenizer, facts.num_vocab, facts.end_ids)
-        self._grammars = GrammarCompiler(self._vocabulary)
+        self.vocabulary = Vocabulary(runner.tokenizer, facts.num_vocab, facts.end_ids)
+        self._grammars = GrammarCompiler(self.vocabulary)
 
     def warm(self, request: GenerateRequest) -> None:
         """Makes what ``request`` needs of the whole vocabulary, which may take a second. Called on
@@ -55,8 +55,10 @@ class Admission:
         if request.constraint is not None:
             self._grammars.compile(request.constraint)
         if Dry.is_on(request.sampling):
-            self._vocabulary.breakers(request.sampling.dry_breakers)
-        self._vocabulary.tokens_with(short_phrases(request.banned))
+            self.vocabulary.breakers(request.sampling.dry_breakers)
+        if request.heals_token:
+            self.vocabulary.control_ids  # noqa: B018  (made on first use)
+        self.vocabulary.tokens_with(short_phrases(request.banned))
 
     def sequences(self, prepared: Prepared) -> Iterator[Sequence]:
         """One for each choice; the first one leads the others.
@@ -85,7 +87,7 @@ class Admission:
             tokens=tokens,
             num_prompt=len(tokens),
             max_length=len(tokens),
-            sampler=build_sampler(SamplingParams(), 0, (), self._vocabulary),
+            sampler=build_sampler(SamplingParams(), 0, (), self.vocabulary),
             reply=ReplyText(()),
             is_refresh=True,
         )
@@ -111,7 +113,10 @@ class Admission:
     def _sequence(
         self, prepared: Prepared, index: int, seed: int, leader: Sequence | None
     ) -> Sequence:
-        request, num_prompt = prepared.request, len(prepared.tokens)
+        request, tokens, heals = prepared.request, list(prepared.tokens), self._healed(prepared)
+        if heals:
+            tokens.pop()
+        num_prompt = len(tokens)
         sampling = self._sampling(request)
         limit = self._runner.facts.num_ctx
         if request.max_tokens is not None:
@@ -120,20 +125,34 @@ class Admission:
             request_id=prepared.id,
             index=index,
             request=request,
-            tokens=list(prepared.tokens),
+            tokens=tokens,
             num_prompt=num_prompt,
             max_length=limit,
-            sampler=build_sampler(sampling, seed, prepared.tokens, self._vocabulary),
+            sampler=build_sampler(sampling, seed, tokens, self.vocabulary),
             reply=ReplyText(request.stop, automaton(request.banned)),
             grammar=self._grammars.compile(request.constraint) if request.constraint else None,
             reasoning=self._reasoning(request),
-            shown_ids=self._vocabulary.ids_of(request.shown_special),
+            heals=heals,
+            shown_ids=self.vocabulary.ids_of(request.shown_special),
             policy=Policy(request.kv_reuse or self._kv_reuse),
-            lookup=PromptLookup(prepared.tokens, request.lookup) if request.lookup > 0 else None,
+            lookup=PromptLookup(tokens, request.lookup) if request.lookup > 0 else None,
             leader=leader,
             truncated_n=prepared.truncated_n,
             probe=prepared.probe,
         )
+
+    def _healed(self, prepared: Prepared) -> bytes:
+        """The text of the prompt's last token, if it is to be chosen again; no control token."""
+        request, last = prepared.request, prepared.tokens[-1]
+        if not request.heals_token or len(prepared.tokens) < 2:
+            return b""
+        if request.constraint is not None:
+            raise InvalidRequestError(
+                "token_healing and a constraint of the reply cannot go together",
+                field="token_healing",
+                hint="send one of them",
+            )
+        return self._runner.tokenizer.piece(last, special=False)
 
     def _reasoning(self, request: GenerateRequest) -> Reasoning | None:
         if request.form is None or not request.form.reasoning[0]:
@@ -150,7 +169,7 @@ class Admission:
                 field="banned_strings",
                 hint="leave it out",
             )
-        ids = self._vocabulary.tokens_with(short_phrases(request.banned))
+        ids = self.vocabulary.tokens_with(short_phrases(request.banned))
         if not ids:
             return request.sampling
         biases = {**request.sampling.logit_bias, **dict.fromkeys(ids, -math.inf)}

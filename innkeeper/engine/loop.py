@@ -24,16 +24,17 @@ from innkeeper.core.frames import (
     Finished,
     Probabilities,
     Probe,
+    ProbedStep,
     SeenPrompt,
     Submit,
 )
 from innkeeper.engine.admission import Admission, Prepared
 from innkeeper.engine.guidance import guide
 from innkeeper.engine.kv_cache import KVCache
-from innkeeper.engine.logprobs import largest, log_softmax, token_logprob
+from innkeeper.engine.logprobs import keep_only, likeliest, log_softmax, spread, token_logprob
 from innkeeper.engine.prompt import tokenize_negative, tokenize_prompt
 from innkeeper.engine.reply import Released
-from innkeeper.engine.runner import Logits, Runner
+from innkeeper.engine.runner import Logits, Ranked, Runner
 from innkeeper.engine.scheduler import Batch, Scheduler, SliceSizer
 from innkeeper.engine.sequence import Sequence, Status
 from innkeeper.engine.tiers import Tiers
@@ -317,24 +318,35 @@ class Engine:
             elif len(sequence.tokens) >= sequence.max_length:
                 self._finish(sequence, "length")
             else:
-                self._follow(sequence, self._choose(sequence, logits), logprobs)
+                token_id = self._choose(sequence, logits)
+                if logprobs is not None and sequence.request.logprobs_after:
+                    logprobs = spread(sequence.sampler.drawn_from(), token_id, logits.size)
+                self._follow(sequence, token_id, logprobs)
         except InnkeeperError as error:
             self._fail(sequence, error)
 
     def _choose(self, sequence: Sequence, logits: Logits) -> int | None:
         """The next token; None where the constraint allows none, so that the reply is complete."""
+        forced = sequence.reasoning.forced() if sequence.reasoning is not None else None
+        if forced is not None and forced not in sequence.bans.get(len(sequence.tokens), ()):
+            return forced
+        if not self._restrict(sequence, logits):
+            return None
+        return sequence.sampler.sample(logits)
+
+    def _restrict(self, sequence: Sequence, logits: Logits) -> bool:
+        """Bans in ``logits`` what may not come next, whatever the samplers say. False if nothing
+        may."""
         sampling = sequence.request.sampling
         if sampling.ban_eos or sequence.num_generated < sampling.min_tokens:
             logits[list(self._end_ids)] = -np.inf
-        banned = sequence.bans.get(len(sequence.tokens), set())
-        forced = sequence.reasoning.forced() if sequence.reasoning is not None else None
-        if forced is not None and forced not in banned:
-            return forced
+        if sequence.heals and not sequence.num_generated:
+            keep_only(logits, self.admission.vocabulary.beginning_with(sequence.heals))
         grammar = sequence.active_grammar
         if grammar is not None and not grammar.restrict(logits):
-            return None
-        logits[list(banned)] = -np.inf
-        return sequence.sampler.sample(logits)
+            return False
+        logits[list(sequence.bans.get(len(sequence.tokens), ()))] = -np.inf
+        return True
 
     def _follow(self, sequence: Sequence, token_id: int | None, logprobs: Logits | None) -> None:
         """Releases text, and finishes where the token ends the reply."""
@@ -379,6 +391,8 @@ class Engine:
             entry = token_logprob(token_id, logprobs, request.logprobs, tokenizer)
         is_shown = not request.skip_special_tokens or token_id in sequence.shown_ids
         piece = tokenizer.piece(token_id, special=is_shown)
+        if sequence.num_generated == 1:
+            piece = piece[len(sequence.heals) :]
         return sequence.reply.push(piece, entry)
 
     # --- frames out ------------------------------------------------------------------------------
@@ -396,17 +410,29 @@ class Engine:
             )
 
     def _answer(self, sequence: Sequence, probe: Probe, logits: Logits) -> None:
-        if probe.use_samplers:
-            ids, probabilities = sequence.sampler.distribution(logits)
-        else:
-            probabilities = np.exp(log_softmax(logits))
-            ids = np.asarray(largest(probabilities, probe.top), np.int32)
-            probabilities = probabilities[ids]
-        tokenizer = self.runner.tokenizer
-        best = zip(ids[: probe.top].tolist(), probabilities[: probe.top].tolist(), strict=True)
-        tokens = tuple((i, tokenizer.decode([i]), p) for i, p in best)
+        ranked, steps, is_open = likeliest(logits, probe.top), [], True
+        if probe.traces:
+            steps.append(ProbedStep("model", logits.size, self._best(ranked, probe.top)))
+        if probe.use_samplers or probe.traces:
+            before = np.count_nonzero(logits > -np.inf)
+            is_open = self._restrict(sequence, logits)
+            num_left = int(np.count_nonzero(logits > -np.inf))
+            if probe.traces and num_left != before:
+                left = self._best(likeliest(logits, probe.top), probe.top)
+                steps.append(ProbedStep("constraint", num_left, left))
+        if probe.traces and is_open:
+            for name, num_left, found in sequence.sampler.trace(logits):
+                steps.append(ProbedStep(name, num_left, self._best(found, probe.top)))
+        elif probe.use_samplers and is_open:
+            ranked = sequence.sampler.distribution(logits)
         self._end(sequence)
-        self._frames.append(Probabilities(sequence.request_id, tokens))
+        tokens = self._best(ranked, probe.top)
+        self._frames.append(Probabilities(sequence.request_id, tokens, tuple(steps)))
+
+    def _best(self, ranked: Ranked, count: int) -> tuple[tuple[int, str, float], ...]:
+        ids, probabilities = ranked[0][:count].tolist(), ranked[1][:count].tolist()
+        decode = self.runner.tokenizer.decode
+        return tuple((i, decode([i]), p) for i, p in zip(ids, probabilities, strict=True))
 
     def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
         self._release(sequence, sequence.reply.finish())

@@ -1,6 +1,6 @@
 """What a backend must provide. ``engine`` decides; a runner executes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -11,6 +11,8 @@ from innkeeper.core import EngineConfig, ModelFacts
 Logits = NDArray[np.float32]
 State = NDArray[np.uint8]
 """What the cache of one sequence holds, as the backend writes it."""
+Ranked = tuple[NDArray[np.int32], NDArray[np.float32]]
+"""(token ids, probabilities), best first."""
 ProgressCallback = Callable[[float], None]
 
 
@@ -49,7 +51,14 @@ class Sampler(Protocol):
     def sample(self, logits: Logits) -> int:
         """The next token. May change ``logits`` (num_vocab,) in place."""
 
-    def distribution(self, logits: Logits) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    def drawn_from(self) -> Ranked:
+        """What the last ``sample`` chose among: (ids, probabilities), best first."""
+
+    def trace(self, logits: Logits) -> Iterator[tuple[str, int, Ranked]]:
+        """Runs the steps one by one: (name, candidates left, ids and probabilities, best first)
+        behind each. May change ``logits``."""
+
+    def distribution(self, logits: Logits) -> Ranked:
         """What ``sample`` would draw from: (ids, probabilities), best first."""
 
     def close(self) -> None:

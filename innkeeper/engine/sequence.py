@@ -36,6 +36,8 @@ class Sequence:
     reply: ReplyText
     grammar: Grammar | None = None
     reasoning: Reasoning | None = None
+    heals: bytes = b""
+    """What the reply's first token begins with; the prompt's text has it already."""
     shown_ids: frozenset[int] = frozenset()
     """Special tokens that appear in the text."""
     policy: Policy = Policy.EXACT

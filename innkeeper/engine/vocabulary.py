@@ -44,6 +44,7 @@ class Vocabulary:
         self.num_vocab = num_vocab
         self.end_ids = tuple(end_ids)
         self.tokens_with = lru_cache(_NUM_PHRASE_SETS)(self._find_tokens_with)
+        self.beginning_with = lru_cache(_NUM_PHRASE_SETS)(self._find_beginning_with)
         self.breakers = lru_cache(_NUM_BREAKER_SETS)(self._find_breakers)
 
     @cached_property
@@ -56,6 +57,11 @@ class Vocabulary:
         """The tokens that are these texts as a whole, such as ``<|im_end|>``."""
         found = (self.tokenizer.encode(n, add_special=False, parse_special=True) for n in names)
         return frozenset(ids[0] for ids in found if len(ids) == 1)
+
+    def _find_beginning_with(self, head: bytes) -> NDArray[np.int64]:
+        """The text tokens whose bytes begin with ``head``, which is at least one's."""
+        every = (i for i, piece in enumerate(self.pieces) if piece.startswith(head))
+        return np.fromiter((i for i in every if i not in self.control_ids), np.int64)
 
     def _find_tokens_with(self, phrases: tuple[str, ...]) -> frozenset[int]:
         """The text tokens that have one of ``phrases`` inside, in any case of letters."""

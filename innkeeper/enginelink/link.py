@@ -157,6 +157,11 @@ class EngineLink:
         frame = frames.Probe(frame_id, request, use_samplers, top)
         return (await self._call(frame_id, frame, frames.Probabilities)).tokens
 
+    async def trace(self, request: GenerateRequest, top: int) -> tuple[frames.ProbedStep, ...]:
+        """The ``top`` candidates for the next token behind every sampling step."""
+        frame = frames.Probe(next(self._ids), request, top=top, traces=True)
+        return (await self._call(frame.id, frame, frames.Probabilities)).steps
+
     async def embed(
         self,
         inputs: Sequence[str | tuple[int, ...]],

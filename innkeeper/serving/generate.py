@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 import msgspec
 
 from innkeeper.core import GenerateRequest, Message, ModelFacts
-from innkeeper.core.frames import Delta, Finished
+from innkeeper.core.frames import Delta, Finished, ProbedStep
 from innkeeper.enginelink import EngineLink
 from innkeeper.errors import BusyError, InnkeeperError, InvalidRequestError, PromptTooLongError
 from innkeeper.prompt import reply_form
@@ -91,6 +91,11 @@ class Generate:
         """(token id, text, probability) of the likeliest next tokens after the prompt."""
         async with self._arriving(1), self._ready(request) as (link, prepared):
             return await link.probe(prepared, use_samplers=use_samplers, top=top)
+
+    async def trace(self, request: GenerateRequest, *, top: int) -> tuple[ProbedStep, ...]:
+        """Why the next token is what it is: the candidates behind every sampling step."""
+        async with self._arriving(1), self._ready(request) as (link, prepared):
+            return await link.trace(prepared, top)
 
     def stop_all(self) -> None:
         """Every running request ends as ``cancelled`` within one step."""

@@ -1,14 +1,13 @@
 """One choice's sampler: biases, then named steps in the asked-for order, then a draw."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from innkeeper.core import SamplingParams
-from innkeeper.engine.runner import Logits
+from innkeeper.engine.runner import Logits, Ranked
 from innkeeper.engine.sampling import reweighting, truncation
 from innkeeper.engine.sampling.candidates import Candidates
 from innkeeper.engine.sampling.drawing import AdaptiveP, Mirostat, draw
@@ -66,13 +65,14 @@ class TokenSampler:
     def __init__(
         self,
         params: SamplingParams,
-        chain: Sequence[Step],
+        chain: Sequence[tuple[str, Step]],
         history: History,
         num_vocab: int,
         rng: np.random.Generator,
     ) -> None:
-        num_sparse = next((i for i, step in enumerate(chain) if not step.is_sparse), len(chain))
-        self._on_all, self._on_rest = chain[:num_sparse], chain[num_sparse:]
+        self._names, steps = [name for name, _ in chain], [step for _, step in chain]
+        num_sparse = next((i for i, step in enumerate(steps) if not step.is_sparse), len(steps))
+        self._on_all, self._on_rest = steps[:num_sparse], steps[num_sparse:]
         self._history = history
         self._rng = rng
         self._candidates = Candidates(num_vocab)
@@ -106,13 +106,34 @@ class TokenSampler:
             index = draw(candidates, self._rng.random())
         return int(candidates.ids[index])
 
-    def distribution(self, logits: Logits) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        candidates = self._narrow(logits)
+    def distribution(self, logits: Logits) -> Ranked:
+        self._narrow(logits)
+        return self.drawn_from()
+
+    def drawn_from(self) -> Ranked:
+        candidates = self._candidates
         candidates.drop_banned()
         if self._is_greedy:
             truncation.top_k(candidates, 1)
-        candidates.sort()
-        return candidates.ids.copy(), candidates.probabilities().astype(np.float32)
+        return _ranked(candidates)
+
+    def trace(self, logits: Logits) -> Iterator[tuple[str, int, Ranked]]:
+        candidates = self._candidates
+        candidates.begin(logits)
+        if self._bias_ids.size:
+            logits[self._bias_ids] += self._bias
+            yield "logit_bias", *self._left()
+        for name, step in zip(self._names, (*self._on_all, *self._on_rest), strict=True):
+            step.apply(candidates)
+            yield name, *self._left()
+        if self._is_greedy:
+            yield "greedy", 1, self.drawn_from()
+
+    def _left(self) -> tuple[int, Ranked]:
+        """Refuses what ``sample`` would refuse."""
+        self._refuse_unusable(self._candidates)
+        self._candidates.drop_banned()
+        return self._candidates.size, _ranked(self._candidates)
 
     def close(self) -> None:
         pass
@@ -124,16 +145,26 @@ class TokenSampler:
             logits[self._bias_ids] += self._bias
         for step in self._on_all:
             step.apply(candidates)
-        best = float(candidates.logits.max())
-        if best == -np.inf:
-            raise InvalidRequestError("every token is banned", field="logit_bias")
-        if not best < np.inf:
-            raise EngineError(f"the model's best logit is {best}", hint="the file may be damaged")
+        self._refuse_unusable(candidates)
         if self._on_rest:
             candidates.drop_banned()
         for step in self._on_rest:
             step.apply(candidates)
         return candidates
+
+    def _refuse_unusable(self, candidates: Candidates) -> None:
+        best = float(candidates.logits.max())
+        if best == -np.inf:
+            raise InvalidRequestError("every token is banned", field="logit_bias")
+        if not best < np.inf:
+            raise EngineError(f"the model's best logit is {best}", hint="the file may be damaged")
+
+
+def _ranked(candidates: Candidates) -> Ranked:
+    """A copy: the candidates stay as they stand."""
+    order = np.argsort(-candidates.logits, kind="stable")
+    probabilities = candidates.probabilities().astype(np.float32)
+    return candidates.ids[order], probabilities[order]
 
 
 class Setting(NamedTuple):
@@ -153,7 +184,7 @@ def build_sampler(
     Raises: InvalidRequestError naming the field, for a step that is not known here.
     """
     setting = Setting(params, History(prompt), np.random.default_rng(seed), vocabulary)
-    chain = [_STEPS[name].make(setting) for name in active_steps(params)]
+    chain = [(name, _STEPS[name].make(setting)) for name in active_steps(params)]
     return TokenSampler(params, chain, setting.history, vocabulary.num_vocab, setting.rng)
 
 

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from innkeeper.api import fields
+from innkeeper.api import fields, requests
 from innkeeper.api.sampler_order import sampler_order, step_names
 from innkeeper.core import DEFAULT_SAMPLER_ORDER, SamplingParams
+from innkeeper.core.presets import with_preset
 from innkeeper.errors import InvalidRequestError
 
 
@@ -21,7 +22,7 @@ def test_nothing_given_is_plain_sampling() -> None:
 
 @pytest.mark.parametrize("field", fields.FIELDS, ids=lambda field: field.target)
 def test_every_alias_means_the_same(field: fields.Field) -> None:
-    samples: list[Any] = [True, 1, 0.5, [1], ["a"], {"1": 1}, "1", "exact", list(range(7))]
+    samples: list[Any] = [True, 1, 0.5, [1], ["a"], {"1": 1}, "1", "exact", "min-p", list(range(7))]
     for sample in samples:
         try:
             wanted = field.read(field.target, sample)
@@ -225,3 +226,12 @@ def test_order_always_holds_every_step() -> None:
     assert sorted(order) == sorted(DEFAULT_SAMPLER_ORDER)
     assert warnings == ("sampler_priority: 'warp' is no sampler",)
     assert sampler_order((), temperature_last=False)[0] == DEFAULT_SAMPLER_ORDER
+
+
+def test_a_preset_stands_for_all_samplers_but_not_for_bans_and_seeds() -> None:
+    body = {"preset": "dry-xtc", "top_k": 5, "temperature": 3, "seed": 7, "ban_eos_token": True}
+    found = requests.build(body, prompt="x").sampling
+    assert found == with_preset(SamplingParams(seed=7, ban_eos=True), "dry-xtc")
+    assert found.dry_multiplier == 0.8 and found.top_k == 0
+    with pytest.raises(InvalidRequestError, match=r"preset must be one of .*mirostat"):
+        requests.build({"preset": "nobody's"}, prompt="x")

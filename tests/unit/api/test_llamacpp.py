@@ -108,7 +108,6 @@ def test_steps_that_samplers_leaves_out_do_not_apply() -> None:
     [
         ("t_max_predict_ms", 5),
         ("lora", [{"id": 0, "scale": 1}]),
-        ("post_sampling_probs", True),
         ("n_keep", 4),
         ("samplers", ["warp"]),
         ("what", 1),
@@ -179,3 +178,12 @@ def test_errors_have_llama_servers_shape(client: httpx.Client) -> None:
     too_long = client.post("/completion", json={"prompt": "x" * 5000}).json()["error"]
     assert too_long["type"] == "exceed_context_size_error"
     assert client.post("/tokenize", json={}).json()["error"]["code"] == 400
+
+
+def test_probabilities_after_sampling_are_no_logarithms(client: httpx.Client) -> None:
+    body = {"prompt": "Once", "n_predict": 2, "n_probs": 9, "top_k": 2, "post_sampling_probs": True}
+    found = client.post("/completion", json=body).json()["completion_probabilities"]
+    assert len(found) == 2
+    for entry in found:
+        assert sum(each["prob"] for each in entry["top_probs"]) == pytest.approx(1, abs=1e-5)
+        assert entry["prob"] in [each["prob"] for each in entry["top_probs"]]

@@ -213,3 +213,15 @@ def test_openapi_document_lists_every_route(client: httpx.Client) -> None:
     assert {"prompt", "max_length", "genkey"} <= set(kobold["schema"]["properties"])
     body = paths["/v1/completions"]["post"]["requestBody"]["content"]["application/json"]
     assert {"prompt", "dry_multiplier", "rep_pen"} <= set(body["schema"]["properties"])
+
+
+def test_why_shows_the_candidates_behind_every_step(client: httpx.Client) -> None:
+    ask = {"top_k": 3, "temperature": 0.5, "top_logits": 2}
+    for body in ({"prompt": "Once"}, {"messages": [{"role": "user", "content": "hi"}]}):
+        response = client.post("/v1/internal/why", json={**body, **ask})
+        assert response.status_code == 200, response.text
+        steps = response.json()
+        assert [step["step"] for step in steps] == ["model", "top_k", "temperature"]
+        assert steps[-1]["num_left"] == 3 and len(steps[-1]["tokens"]) == 2
+        best = steps[-1]["tokens"][0]
+        assert best["probability"] > steps[0]["tokens"][0]["probability"]
