@@ -1,4 +1,4 @@
-"""OpenAI's ``/v1/responses``, whole and as events. Nothing is stored: each request has all of a chat.
+"""OpenAI's ``/v1/responses``, whole and as events. Nothing is stored: a request has all of a chat.
 
 A request becomes a chat's body, so that every field of chats is understood here too.
 """

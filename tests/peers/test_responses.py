@@ -83,7 +83,7 @@ def test_a_tool_is_called(client: Any, streams: bool) -> None:
     if streams:
         events = list(client.responses.create(**asked, stream=True))
         answer = events[-1].response
-        (done,) = [e for e in events if e.type == "response.function_call_arguments.done"]
+        done = next(e for e in events if e.type.endswith("call_arguments.done"))
         assert "ok" in json.loads(done.arguments)
     else:
         answer = client.responses.create(**asked)
