@@ -1,0 +1,10 @@
+"""Clients that leave at any moment; ``python -m tests.peers.leaving 1000`` makes more."""
+
+from pathlib import Path
+
+from tests.peers.leaving import run
+
+
+def test_clients_that_leave_at_any_moment_free_their_places(tmp_path: Path) -> None:
+    waits = run(96, seed=3, folder=tmp_path)
+    assert max(waits) < 5, "much later than any step takes, on any machine"
