@@ -20,6 +20,8 @@ class Home:
         self.models = root / "models"
         self.logs = root / "logs"
         self.cache = root / "cache"
+        self.tuning = self.cache / "tuning.json"
+        """What was measured of settings on this computer."""
         self.config = root / "config.toml"
 
     def prepare(self) -> None:

@@ -20,6 +20,7 @@ from innkeeper.config import Settings, further_ports, is_loopback
 from innkeeper.core import ModelFacts, RopeScaling
 from innkeeper.enginelink import EngineLink, LinkLimits
 from innkeeper.serving import EngineDefaults, Generate, KeepRules, LoadJob, LoadState, Models
+from innkeeper.serving.tuning import Tuning
 from innkeeper.ui import OPEN_PATHS, Places, create_ui
 
 _POLL_SECONDS = 0.01
@@ -146,7 +147,8 @@ def _make_models(settings: Settings, home: Home) -> Models:
         pinned=frozenset(settings.pin),
         exact_names=settings.exact_names,
     )
-    return Models(home.models, defaults, keep=keep, log_folder=home.logs, start=start)
+    tune = None if settings.no_tune else Tuning(home.tuning)
+    return Models(home.models, defaults, keep=keep, log_folder=home.logs, start=start, tune=tune)
 
 
 def _rope(settings: Settings) -> RopeScaling | None:

@@ -15,6 +15,7 @@ from innkeeper.cli.ls import ls
 from innkeeper.cli.options import Options, with_settings
 from innkeeper.cli.pull import pull
 from innkeeper.cli.rm import rm
+from innkeeper.cli.tune import tune
 from innkeeper.errors import (
     InnkeeperError,
     InvalidRequestError,
@@ -112,10 +113,10 @@ def connect(
     run_connect(options, client, as_json=json)
 
 
-for _command in (fit, identify, pull, ls, rm):
+for _command in (fit, identify, pull, ls, rm, tune):
     app.command()(_command)
 
-COMMANDS = frozenset({"up", "fit", "identify", "pull", "ls", "rm", "doctor", "connect"})
+COMMANDS = frozenset({"up", "fit", "identify", "pull", "ls", "rm", "tune", "doctor", "connect"})
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -25,6 +25,7 @@ _PANELS = {
         "gpu_layers",
         "kv_type",
         "threads",
+        "no_tune",
         "tensor_split",
         "moe_cpu",
         "rope_scaling",

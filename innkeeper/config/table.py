@@ -123,6 +123,11 @@ class Settings:
         maximum=1024,
         words=_AUTO_ZERO,
     )
+    no_tune: bool = setting(
+        "switch",
+        False,
+        "Do not measure, at the first load of a kind of model, which settings are fastest here.",
+    )
     pooling: str = setting(
         "choice",
         "auto",

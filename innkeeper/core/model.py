@@ -45,6 +45,8 @@ class EngineConfig(Struct, frozen=True, kw_only=True):
     kv_type_v: str = "f16"
     num_threads: int = 0
     """0 = measured and adapted."""
+    max_threads: int = 0
+    """The most that adapting may choose; 0 = all usable cores."""
     max_slice_seconds: float = 0.25
     """A prefill slice is sized to take at most this long."""
     max_ubatch: int = 0

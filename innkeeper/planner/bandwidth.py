@@ -1,6 +1,5 @@
 """How fast the CPU reads memory: measured once per machine, then remembered."""
 
-import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from innkeeper.planner.hardware import Hardware
+from innkeeper.planner.remembered import load_measured, store_measured
 from innkeeper.units import MIB
 
 _MAX_THREADS = 8
@@ -21,14 +21,13 @@ def with_bandwidth(hardware: Hardware, cache: Path) -> Hardware:
     """``hardware`` with its measured bandwidth, from the JSON file ``cache`` or measured now (half
     a second). Without room to measure, or for the file, the cautious guess stays."""
     key = f"{hardware.cpu_name}|{hardware.num_usable_cores}"
-    entries = _load(cache)
-    known = entries.get(key)
+    known = load_measured(cache).get(key)
     if isinstance(known, int | float) and known > 0:
         return replace(hardware, memory_bandwidth=float(known))
     if hardware.available_ram_bytes < 2 * _MEASURED_BYTES:
         return hardware
     measured = measure_bandwidth(hardware.num_usable_cores)
-    _store(cache, {**entries, key: measured})
+    store_measured(cache, key, measured)
     return replace(hardware, memory_bandwidth=measured)
 
 
@@ -53,21 +52,3 @@ def _best_pass_seconds(array: NDArray[np.int64], seconds: float) -> float:
         np.bitwise_or.reduce(array)  # NumPy's fastest pass over memory; it frees the GIL
         best = min(best, time.perf_counter() - started)
     return max(best, 1e-6)
-
-
-def _load(cache: Path) -> dict[str, object]:
-    try:
-        found = json.loads(cache.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _store(cache: Path, entries: dict[str, object]) -> None:
-    fresh = cache.with_name(cache.name + ".new")
-    try:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        fresh.write_text(json.dumps(entries, indent=1), encoding="utf-8")
-        fresh.replace(cache)
-    except OSError:
-        return  # measured again next time

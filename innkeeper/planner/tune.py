@@ -1,39 +1,55 @@
 """Finds the fastest settings for a model on this CPU by measuring, once, and remembers them."""
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from threading import Event
 
 from innkeeper.errors import UnsupportedModelError
 from innkeeper.formats.gguf_header import GgufHeader
 from innkeeper.planner.hardware import Hardware
 from innkeeper.planner.proxy import write_proxy
+from innkeeper.planner.remembered import load_measured, store_measured
 from innkeeper.planner.shape import read_shape
 from innkeeper.planner.verify import child_environment
+from innkeeper.units import MIB
 
 SEARCH_SECONDS = 8.0
-READ_PER_TURN, WRITTEN_PER_TURN = 235, 200
-"""Tokens of a chat's turn: 150 new ones are read, and once in twenty turns 1,700 anew."""
+MIN_WEIGHTS_BYTES = 256 * MIB
+"""A smaller model is quick in any setting: a search would cost more than it gives."""
+READ_PER_TURN, WRITTEN_PER_TURN = 150, 200
+"""Tokens of a chat's turn."""
+READ_COLD, TURNS_PER_COLD = 1_700, 20
+"""A whole prompt is read anew once in so many turns."""
 WORTH_CHANGING = 0.97
-"""A setting must save three hundredths of a turn, or it may be noise."""
+"""A setting must save three hundredths of a chat's time, or it may be noise."""
+_CHILD_BYTES = 192 * MIB
+"""Of the measuring process, beside the proxy's weights."""
 _CHILD_SECONDS = 30.0
+_POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
 class CpuSettings:
-    """What is tried, in ``EngineConfig``'s names and ``repack``."""
+    """What is tried, in ``EngineConfig``'s names."""
 
     repack: bool = True
     max_ubatch: int = 128
     flash_attention: bool = False
     num_threads: int = 1
+
+    def __str__(self) -> str:
+        layout = "weights in the CPU's layout" if self.repack else "weights as in the file"
+        flash = ", flash attention" if self.flash_attention else ""
+        threads = f"{self.num_threads} thread" + "s" * (self.num_threads != 1)
+        return f"{layout}, steps of {self.max_ubatch} tokens, {threads}{flash}"
 
 
 @dataclass(frozen=True)
@@ -50,18 +66,40 @@ class Timing:
     def turn_seconds(self) -> float:
         return READ_PER_TURN * self.read_seconds + WRITTEN_PER_TURN * self.write_seconds
 
+    @property
+    def chat_seconds(self) -> float:
+        """A turn, and its share of the prompts that are read anew."""
+        return self.turn_seconds + READ_COLD / TURNS_PER_COLD * self.read_seconds
+
+    def is_no_loss(self, other: "Timing") -> bool:
+        """Whether neither a turn nor a new prompt takes longer than with ``other``."""
+        return self.turn_seconds <= other.turn_seconds and self.read_seconds <= other.read_seconds
+
 
 @dataclass(frozen=True)
 class Tuned:
-    """The best settings and how all that were tried did; the default comes first."""
+    """How the settings did that were tried; the default comes first."""
 
-    best: Timing
     timings: tuple[Timing, ...]
 
     @property
+    def best(self) -> Timing:
+        """The fastest that loses nothing, if it is clearly faster than the default."""
+        default = self.timings[0]
+        no_loss = [timing for timing in self.timings if timing.is_no_loss(default)]
+        fastest = min(no_loss, key=lambda timing: timing.chat_seconds)
+        is_worth_it = fastest.chat_seconds < WORTH_CHANGING * default.chat_seconds
+        return fastest if is_worth_it else default
+
+    @property
     def gain(self) -> float:
-        """Time of a turn by default over time of the best, 1.0 or more."""
-        return self.timings[0].turn_seconds / self.best.turn_seconds
+        """Time of a chat by default over its time with the best, 1.0 or more."""
+        return self.timings[0].chat_seconds / self.best.chat_seconds
+
+    def only(self, allowed: Callable[[CpuSettings], bool]) -> "Tuned | None":
+        """Without settings that are not allowed; None without the default."""
+        kept = tuple(timing for timing in self.timings if allowed(timing.settings))
+        return Tuned(kept) if kept[:1] == self.timings[:1] else None
 
 
 def candidates(num_cores: int) -> list[CpuSettings]:
@@ -80,11 +118,16 @@ def candidates(num_cores: int) -> list[CpuSettings]:
 
 
 def tune(
-    header: GgufHeader, hardware: Hardware, *, seconds: float = SEARCH_SECONDS
+    header: GgufHeader,
+    hardware: Hardware,
+    *,
+    seconds: float = SEARCH_SECONDS,
+    stop: Event | None = None,
 ) -> Tuned | None:
-    """Measures for about ``seconds``; None if the model cannot be cut down for it.
+    """Measures for about ``seconds``, less once ``stop`` is set.
 
-    Takes the memory of two layers twice (plain and rearranged) and some 100 MiB.
+    None if the model cannot be cut down for it, or memory has no room: two layers are held twice
+    (mapped and rearranged), and some 200 MiB.
     """
     tried = candidates(hardware.num_usable_cores)
     with tempfile.TemporaryDirectory(prefix="innkeeper-") as folder:
@@ -93,7 +136,9 @@ def tune(
             factor = write_proxy(header, path)
         except UnsupportedModelError:
             return None
-        found = _run_child(path, tried, seconds)
+        if 2 * path.stat().st_size + _CHILD_BYTES > hardware.available_ram_bytes:
+            return None
+        found = _run_child(path, tried, seconds, stop or Event())
     timings = [
         Timing(settings, factor * times["read"], factor * times["write"])
         for settings, times in zip(tried, found, strict=False)
@@ -101,35 +146,32 @@ def tune(
     ]
     if not timings or timings[0].settings != tried[0]:
         return None
-    return Tuned(_best(timings), tuple(timings))
-
-
-def _best(timings: Sequence[Timing]) -> Timing:
-    """The fastest, if it is clearly faster than the default."""
-    default, fastest = timings[0], min(timings, key=lambda timing: timing.turn_seconds)
-    return fastest if fastest.turn_seconds < WORTH_CHANGING * default.turn_seconds else default
+    return Tuned(tuple(timings))
 
 
 def _run_child(
-    path: Path, tried: Sequence[CpuSettings], seconds: float
+    path: Path, tried: Sequence[CpuSettings], seconds: float, stop: Event
 ) -> list[dict[str, float] | None]:
     job = {"path": str(path), "seconds": seconds, "settings": [asdict(item) for item in tried]}
-    try:
-        child = subprocess.run(
-            [sys.executable, "-m", "innkeeper.planner.tune_run"],
-            input=json.dumps(job),
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=seconds + _CHILD_SECONDS,
-            env=child_environment(),
-            check=False,
-        )
-        found: list[dict[str, float] | None] = json.loads(child.stdout or "[]")
-    except (subprocess.TimeoutExpired, json.JSONDecodeError):
-        return []
-    return found
+    deadline = time.monotonic() + seconds + _CHILD_SECONDS
+    with subprocess.Popen(
+        [sys.executable, "-m", "innkeeper.planner.tune_run", json.dumps(job)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=child_environment(),
+    ) as child:
+        while not stop.is_set() and time.monotonic() < deadline:
+            try:
+                output, _ = child.communicate(timeout=_POLL_SECONDS)
+                found: list[dict[str, float] | None] = json.loads(output or b"[]")
+                return found
+            except subprocess.TimeoutExpired:
+                continue
+            except ValueError:
+                return []
+        child.kill()
+    return []
 
 
 def key(header: GgufHeader, hardware: Hardware) -> str:
@@ -150,22 +192,18 @@ def key(header: GgufHeader, hardware: Hardware) -> str:
 
 def remembered(cache: Path, header: GgufHeader, hardware: Hardware) -> Tuned | None:
     """What was measured before for this shape on this machine; None if nothing was."""
-    entry = _load(cache).get(key(header, hardware))
+    entry = load_measured(cache).get(key(header, hardware))
     try:
         timings = tuple(_timing(item) for item in entry) if isinstance(entry, list) else ()
     except (KeyError, TypeError):
         return None
-    return Tuned(_best(timings), timings) if timings else None
+    return Tuned(timings) if timings else None
 
 
 def remember(cache: Path, header: GgufHeader, hardware: Hardware, tuned: Tuned) -> None:
-    """Keeps ``tuned`` in the JSON file ``cache``, replacing it as a whole."""
-    entries = _load(cache)
-    entries[key(header, hardware)] = [asdict(timing) for timing in tuned.timings]
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    fresh = cache.with_name(f"{cache.name}.{os.getpid()}")
-    fresh.write_text(json.dumps(entries, indent=1), encoding="utf-8")
-    fresh.replace(cache)
+    """Keeps ``tuned`` in the JSON file ``cache``."""
+    rows = [asdict(timing) for timing in tuned.timings]
+    store_measured(cache, key(header, hardware), rows)
 
 
 def _timing(item: dict[str, object]) -> Timing:
@@ -176,11 +214,3 @@ def _timing(item: dict[str, object]) -> Timing:
     if not isinstance(read, float) or not isinstance(write, float):
         raise TypeError
     return Timing(CpuSettings(**settings), read, write)
-
-
-def _load(cache: Path) -> dict[str, object]:
-    try:
-        found = json.loads(cache.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

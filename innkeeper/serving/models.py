@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -20,6 +21,7 @@ from innkeeper.serving.fit import CheckModel, Room, check_model, make_room
 from innkeeper.serving.jobs import LoadJob
 from innkeeper.serving.loaded import LoadedModel
 from innkeeper.serving.names import ModelEntry, bare, entry, match, model_name, models_in
+from innkeeper.serving.tuning import Tuning
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +64,8 @@ class Models:
     start: how an engine is started; tests pass their own.
     check: looks at a model before a loaded one is touched; raises what is wrong with it.
     hardware: what this computer has; tests pass smaller ones.
+    tune: chooses the fastest settings for a model that is loaded while no other is used; None =
+    the usual ones.
     retry_seconds: waits before the restarts after a crash; the last one repeats.
     """
 
@@ -75,6 +79,7 @@ class Models:
         start: StartEngine = EngineLink.start,
         check: CheckModel = check_model,
         hardware: Callable[[], Hardware] = probe,
+        tune: Tuning | None = None,
         retry_seconds: Sequence[float] = (0.0, 1.0, 2.0, 5.0, 10.0),
     ) -> None:
         self._folder = folder
@@ -84,6 +89,7 @@ class Models:
         self._start = start
         self._check = check
         self._hardware = hardware
+        self._tune = tune
         self._retry_seconds = tuple(retry_seconds)
         self._chosen: dict[str, Path] = {}
         self._configs: dict[str, EngineConfig] = {}
@@ -327,6 +333,7 @@ class Models:
             load.model = there.claim(load.num_waiting)
             return there.facts
         hardware = await asyncio.to_thread(self._hardware)
+        config = await self._tuned(config, hardware, load.job)
         going = self._replaced(config.name) if by_hand else []
         room = await self._room(config, going, hardware)
         going = [model for model in self.loaded if model.name in room.leaving]
@@ -344,6 +351,15 @@ class Models:
             self._retire(model, seconds=_DRAIN_SECONDS if by_hand else None)
         self._adopt(room, link, load, by_hand=by_hand)
         return link.facts
+
+    async def _tuned(self, config: EngineConfig, hardware: Hardware, job: LoadJob) -> EngineConfig:
+        if self._tune is None or any(model.is_busy for model in self._loaded.values()):
+            return config
+        stop = threading.Event()
+        try:
+            return await asyncio.to_thread(self._tune, config, hardware, job.progress, stop)
+        finally:
+            stop.set()
 
     def _bring_back(self, stopped: Sequence[LoadedModel]) -> None:
         """After a load that failed: the current model goes on, the others come when asked for."""

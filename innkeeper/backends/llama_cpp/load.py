@@ -57,7 +57,9 @@ def load(config: EngineConfig, progress: ProgressCallback) -> LlamaRunner | Llam
     if config.pooling:
         _set_threads(context, config)
         return LlamaEmbedder(model, context, facts, tokenizer)
-    tuner = ThreadTuner(config.num_threads or usable_cores(), is_fixed=config.num_threads > 0)
+    tuner = ThreadTuner(
+        config.num_threads or config.max_threads or usable_cores(), is_fixed=config.num_threads > 0
+    )
     can_shift = lib.llama_memory_can_shift(lib.llama_get_memory(context))
     is_editable = bool(can_shift) and _is_editable(config, model)
     key = state_key(config, model, facts.num_pool)

@@ -1,0 +1,100 @@
+"""The fastest settings for a model on this CPU: measured at its first load, then remembered."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from threading import Event
+
+from msgspec.structs import replace
+
+from innkeeper.core import EngineConfig
+from innkeeper.errors import ModelFileError, NotFoundError
+from innkeeper.formats import gguf
+from innkeeper.formats.gguf_header import GgufHeader
+from innkeeper.planner.hardware import Hardware
+from innkeeper.planner.tune import (
+    MIN_WEIGHTS_BYTES,
+    SEARCH_SECONDS,
+    CpuSettings,
+    Tuned,
+    remember,
+    remembered,
+    tune,
+)
+
+logger = logging.getLogger(__name__)
+
+Measure = Callable[[GgufHeader, Hardware, Event], Tuned | None]
+Progress = Callable[[float, str], None]
+
+
+def _measure(header: GgufHeader, hardware: Hardware, stop: Event) -> Tuned | None:
+    return tune(header, hardware, stop=stop)
+
+
+class Tuning:
+    """Chooses what a load leaves open. cache: the JSON file of what was measured before."""
+
+    def __init__(self, cache: Path, measure: Measure = _measure) -> None:
+        self._cache = cache
+        self._measure = measure
+
+    def __call__(
+        self, config: EngineConfig, hardware: Hardware, progress: Progress, stop: Event
+    ) -> EngineConfig:
+        """``config`` with the fastest settings, and a note if they differ from the default.
+
+        Measures (some ten seconds, less once ``stop`` is set) if this kind of model is new here and
+        large enough for that to pay. Never raises for a model that cannot be measured.
+        """
+        on_gpu = hardware.usable_gpus and config.num_gpu_layers != 0
+        if config.backend != "llama_cpp" or config.pooling not in ("", "auto", "none") or on_gpu:
+            return config
+        try:
+            header = gguf.read_model(Path(config.path)).header
+            found = self._found(header, hardware, progress, stop)
+        except (ModelFileError, NotFoundError):
+            return config  # the load will say so
+        if found is not None:
+            found = found.only(lambda settings: _agrees(config, hardware, settings))
+        return config if found is None else _applied(config, found)
+
+    def _found(
+        self, header: GgufHeader, hardware: Hardware, progress: Progress, stop: Event
+    ) -> Tuned | None:
+        if header.tensor_bytes < MIN_WEIGHTS_BYTES or header.pooling:
+            return None
+        known = remembered(self._cache, header, hardware)
+        if known is not None:
+            return known
+        progress(0.0, f"measuring settings, once ({SEARCH_SECONDS:.0f} s)")
+        found = self._measure(header, hardware, stop)
+        if found is not None:
+            remember(self._cache, header, hardware, found)
+        return found
+
+
+def _agrees(config: EngineConfig, hardware: Hardware, settings: CpuSettings) -> bool:
+    """Whether what the user set by hand is left as it is."""
+    default = CpuSettings(num_threads=hardware.num_usable_cores)
+    return (
+        (not config.max_ubatch or settings.max_ubatch == default.max_ubatch)
+        and (config.flash_attention is None or not settings.flash_attention)
+        and (not config.num_threads or settings.num_threads == default.num_threads)
+    )
+
+
+def _applied(config: EngineConfig, tuned: Tuned) -> EngineConfig:
+    best = tuned.best.settings
+    if best == tuned.timings[0].settings:
+        return config
+    note = f"measured here: {best}; a chat takes {1 / tuned.gain:.0%} of the usual settings' time"
+    logger.info("%s: %s", config.name, note)
+    return replace(
+        config,
+        repack=best.repack,
+        max_ubatch=config.max_ubatch or best.max_ubatch,
+        flash_attention=best.flash_attention or config.flash_attention,
+        max_threads=best.num_threads,
+        notes=(*config.notes, note),
+    )
