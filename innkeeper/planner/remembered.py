@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -24,4 +25,5 @@ def store_measured(path: Path, key: str, value: object) -> None:
         fresh.write_text(json.dumps(entries, indent=1), encoding="utf-8")
         fresh.replace(path)
     except OSError:
-        fresh.unlink(missing_ok=True)
+        with suppress(OSError):
+            fresh.unlink()
