@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec import UNSET, Struct, UnsetType
 
-from innkeeper.api import reasoning, requests, tools, values
+from innkeeper.api import character, reasoning, requests, tools, values
 from innkeeper.api.completions import include_usage
 from innkeeper.api.envelope import Envelope
 from innkeeper.api.replies import Choice, collect, finish_reason, piece_text
@@ -40,8 +40,8 @@ ROUTE_FIELDS = (
 """What only chat takes."""
 
 _NOT_APPLIED = (
-    "instruction_template instruction_template_str chat_template_str character name1 name2 context"
-    " greeting user_bio chat_instruct_command"
+    "instruction_template instruction_template_str chat_template_str character"
+    " chat_instruct_command"
 ).split()
 
 
@@ -105,12 +105,14 @@ class Call(Struct, frozen=True, kw_only=True):
 
 def parse(body: Mapping[str, Any]) -> Call:
     """Raises: InvalidRequestError naming the field."""
-    ignored = [name for name in _NOT_APPLIED if body.get(name)]
-    if body.get("mode") not in (None, "instruct"):
+    is_play = character.is_play(body)
+    idle = () if is_play else character.FIELDS
+    ignored = [name for name in (*_NOT_APPLIED, *idle) if body.get(name)]
+    if body.get("mode") == "chat-instruct":
         ignored.append("mode")
     request = requests.build(
         body,
-        known=(*ROUTE_FIELDS, *_NOT_APPLIED),
+        known=(*ROUTE_FIELDS, *_NOT_APPLIED, *character.FIELDS),
         messages=messages(body),
         tools=tools.tool_use(body),
         splits_reasoning=reasoning.is_split(body),
@@ -122,7 +124,7 @@ def parse(body: Mapping[str, Any]) -> Call:
         warnings=[f"not applied: {name} (the model's own template is used)" for name in ignored],
     )
     return Call(
-        request=request,
+        request=character.as_play(request, body) if is_play else request,
         stream=values.flag("stream", body.get("stream") or False),
         include_usage=include_usage(body),
     )

@@ -57,6 +57,8 @@ class Generate:
 
     async def render(self, request: GenerateRequest) -> str:
         """The prompt that ``request``'s messages become. Raises: InvalidRequestError."""
+        if isinstance(request.prompt, str):
+            return request.prompt
         name, _ = self.models.resolve(request.model)
         async with self.models.use(name) as model:
             prompt = (await _with_prompt(request, model)).prompt
