@@ -133,9 +133,10 @@ class FakeRunner:
                 raise EngineError(f"a shift to position {cell.position} is not possible")
             cells[cell.position] = cell
 
-    def remove(self, sequence_id: int, start: int) -> None:
+    def remove(self, sequence_id: int, start: int, end: int = -1) -> None:
         cells = self._cells[sequence_id]
-        for position in [position for position in cells if position >= start]:
+        stop = end if end >= 0 else max(cells, default=-1) + 1
+        for position in [position for position in cells if start <= position < stop]:
             cells.pop(position).holders.discard(sequence_id)
 
     def save(self, sequence_id: int) -> State:

@@ -74,10 +74,11 @@ class EngineConfig(Struct, frozen=True, kw_only=True):
 
     def num_sequence_ids(self, *, can_edit: bool) -> int:
         """Sequences that a backend keeps apart: those that generate, those that are kept, and,
-        where prompts can be edited in the cache, one for each that generates to park chunks on.
+        where prompts can be edited in the cache, one for each that generates to park chunks on,
+        one to move them, and one for what fell out.
 
         A sliding-window cache grows with this number, and cannot be edited."""
-        return self.max_sequences * (2 if can_edit else 1) + self.max_kept
+        return self.max_sequences + self.max_kept + (self.max_sequences + 2 if can_edit else 0)
 
 
 class ModelFacts(Struct, frozen=True, kw_only=True):

@@ -34,6 +34,7 @@ class Prepared(NamedTuple):
     truncated_n: int = 0
     probe: Probe | None = None
     negative: tuple[int, ...] = ()
+    speaker: str = ""
 
 
 class Admission:
@@ -135,6 +136,7 @@ class Admission:
             heals=heals,
             shown_ids=self.vocabulary.ids_of(request.shown_special),
             policy=Policy(request.kv_reuse or self._kv_reuse),
+            speaker=prepared.speaker,
             lookup=PromptLookup(tokens, request.lookup) if request.lookup > 0 else None,
             leader=leader,
             truncated_n=prepared.truncated_n,

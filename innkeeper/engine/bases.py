@@ -21,12 +21,19 @@ class Base:
     cells: list[int] = field(default_factory=list)
     num_exact: int = 0
     """The first tokens whose cache is what a fresh reading gives; the rest came over an edit."""
+    speaker: str = ""
+    """Who speaks at the end of its prompt, where that is said."""
     in_use: bool = False
     last_used: int = 0
     parked: list[Parked] = field(default_factory=list)
     scratch_id: int = -1
     is_remnant: bool = False
     """What a cancelled edit left: chunks without the text between them."""
+
+    def copy_from(self, other: "Base", length: int) -> None:
+        """Takes over what the first ``length`` tokens of another base are."""
+        self.tokens, self.cells = other.tokens[:length], other.cells[:length]
+        self.num_exact, self.speaker = min(other.num_exact, length), other.speaker
 
     def all_cells(self) -> Iterable[int]:
         yield from self.cells

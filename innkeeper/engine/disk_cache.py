@@ -32,6 +32,7 @@ class DiskState:
         self.header = header
         self.tokens = header.token_list()
         self.num_exact = header.num_exact
+        self.speaker = header.speaker
         self.num_bytes = header.num_bytes
 
 
@@ -63,7 +64,7 @@ class DiskCache:
         """Of the states that can be used now."""
         return sum(state.num_bytes for state in self.states())
 
-    def write(self, tokens: list[int], num_exact: int, state: State) -> bool:
+    def write(self, tokens: list[int], num_exact: int, state: State, speaker: str = "") -> bool:
         """Keeps a state; what it makes needless goes, and what is too much. False if it alone is
         too much.
 
@@ -71,7 +72,7 @@ class DiskCache:
         """
         if not self._make_room(len(state)):
             return False
-        header = state_file.make_header(self._key, tokens, num_exact, state)
+        header = state_file.make_header(self._key, tokens, num_exact, state, speaker)
         name = hashlib.sha256(self._key.encode() + header.tokens).hexdigest()[:32]
         path = self._folder / (name + state_file.SUFFIX)
         state_file.write(path, header, state)

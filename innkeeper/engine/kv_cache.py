@@ -17,8 +17,10 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from innkeeper.engine.bases import Base, Parked
-from innkeeper.engine.reuse import Chunk, Policy, ReusePlan, common_prefix
+from innkeeper.engine.bases import Base
+from innkeeper.engine.cells import Cells
+from innkeeper.engine.editor import NUM_OWN_IDS, Editor
+from innkeeper.engine.reuse import Chunk, Policy, common_prefix
 from innkeeper.engine.runner import Runner
 from innkeeper.engine.sources import Source, Sources, best_prefix, find_sources
 from innkeeper.engine.tiers import MIN_NEW, Tiers
@@ -44,24 +46,23 @@ class KVCache:
     def __init__(
         self, runner: Runner, num_cells: int, num_scratch: int = 0, tiers: Tiers | None = None
     ) -> None:
-        num_scratch = num_scratch if runner.can_edit else 0
-        num_bases = runner.num_sequence_ids - num_scratch
+        num_spare = num_scratch + NUM_OWN_IDS if runner.can_edit else 0
+        num_bases = runner.num_sequence_ids - num_spare
         self.num_cells = num_cells
         self.tiers = tiers
         self._runner = runner
         self._bases = [Base() for _ in range(num_bases)]
-        self._scratch_ids = list(range(num_bases, runner.num_sequence_ids))
-        self._holders = [0] * num_cells
-        self._free = list(range(num_cells - 1, -1, -1))
+        self._cells = Cells(num_cells)
+        self._editor = Editor(runner, self._cells, range(num_bases, runner.num_sequence_ids))
         self._clock = 0
 
     @property
     def num_free(self) -> int:
-        return len(self._free)
+        return self._cells.num_free
 
     @property
     def num_used(self) -> int:
-        return self.num_cells - len(self._free)
+        return self.num_cells - self._cells.num_free
 
     @property
     def num_kept(self) -> int:
@@ -82,18 +83,23 @@ class KVCache:
         shared = source.plan.prefix if source and self._bases[source.sequence_id].in_use else 0
         return len(tokens) - shared
 
-    def lease(self, tokens: Sequence[int], policy: Policy = Policy.EXACT) -> Lease | None:
+    def lease(
+        self, tokens: Sequence[int], policy: Policy = Policy.EXACT, speaker: str = ""
+    ) -> Lease | None:
         """A sequence id to evaluate ``tokens`` in, resumed from the best base.
 
         At least the last token is always left to evaluate, since its logits are needed. Chunks
         that ``policy`` lets move are parked; ``attach`` puts them in place. None if every id is in
         use.
         """
-        sources = find_sources(self._bases, self._runner, tokens, policy)
-        if num_restored := self._restore(tokens, policy, sources.num_reused()):
-            sources = find_sources(self._bases, self._runner, tokens, policy)
-        lease = self._lease(sources)
-        return lease._replace(num_restored=num_restored) if lease else None
+        sources = find_sources(self._bases, self._runner, tokens, policy, speaker)
+        if num_restored := self._restore(tokens, policy, speaker, sources.num_reused()):
+            sources = find_sources(self._bases, self._runner, tokens, policy, speaker)
+        lease = self._lease(sources, tokens, policy, speaker)
+        if lease is None:
+            return None
+        self._bases[lease.sequence_id].speaker = speaker
+        return lease._replace(num_restored=num_restored)
 
     def next_stop(self, sequence_id: int) -> int | None:
         """The position where a parked chunk goes on; None if none waits."""
@@ -102,16 +108,7 @@ class KVCache:
 
     def attach(self, sequence_id: int) -> int:
         """Puts the parked chunk in place that begins where the sequence ends; its length, or 0."""
-        base = self._bases[sequence_id]
-        if not base.parked or base.parked[0].target != len(base.tokens):
-            return 0
-        start, tokens, cells = base.parked.pop(0)
-        self._runner.copy(base.scratch_id, sequence_id, start, start + len(tokens))
-        base.tokens.extend(tokens)
-        base.cells.extend(cells)
-        if not base.parked:
-            self._unpark(base)
-        return len(tokens)
+        return self._editor.attach(sequence_id, self._bases[sequence_id])
 
     def stale_base(self) -> list[int] | None:
         """Tokens of the most recent idle base of which a part is approximate, if an exact copy
@@ -124,13 +121,17 @@ class KVCache:
         source = best_prefix(self._bases, self._runner, newest.tokens, Policy.EXACT)
         num_new = len(newest.tokens) - (source.plan.prefix if source else 0)
         has_id = any(not base.tokens and not base.in_use for base in self._bases)
-        return list(newest.tokens) if has_id and len(self._free) >= num_new else None
+        num_free = self.num_free + self._editor.attic.num_cells
+        return list(newest.tokens) if has_id and num_free >= num_new else None
 
     def drop_stale(self, tokens: Sequence[int]) -> None:
         """Drops idle bases of exactly ``tokens`` that are not exact."""
         for sequence_id, base in enumerate(self._bases):
             is_stale = base.num_exact < len(base.tokens) and not base.in_use
             if is_stale and base.tokens == list(tokens):
+                for other in self._bases:
+                    if other is not base and other.tokens == base.tokens:
+                        other.speaker = base.speaker
                 self._clear(sequence_id)
 
     def fork(self, sequence_id: int) -> int | None:
@@ -142,8 +143,11 @@ class KVCache:
         return self._hand_out(target_id).sequence_id
 
     def make_room(self, num_cells: int) -> bool:
-        """Drops idle bases, oldest first, until ``num_cells`` are free. False if impossible."""
-        while len(self._free) < num_cells:
+        """Drops fragments, then idle bases, oldest first, until ``num_cells`` are free. False if
+        that is impossible."""
+        while self.num_free < num_cells:
+            if self._editor.drop_oldest():
+                continue
             victim_id = self._oldest_idle()
             if victim_id is None:
                 return False
@@ -151,11 +155,14 @@ class KVCache:
         return True
 
     def drop_idle(self) -> int:
-        """Drops every idle base; returns how many there were."""
+        """Drops every idle base and fragment; returns how many there were."""
+        num_fragments = len(self._editor.attic.fragments)
+        while self._editor.drop_oldest():
+            pass
         idle = self._idle_ids()
         for sequence_id in idle:
             self._clear(sequence_id)
-        return len(idle)
+        return len(idle) + num_fragments
 
     def observe(self, num_tokens: int, seconds: float) -> None:
         """Learns what reading ``num_tokens`` took."""
@@ -188,10 +195,7 @@ class KVCache:
         if base.num_exact == len(base.tokens):
             base.num_exact += len(tokens)
         base.tokens.extend(tokens)
-        for _ in tokens:
-            cell = self._free.pop()
-            self._holders[cell] = 1
-            base.cells.append(cell)
+        base.cells += self._cells.take(len(tokens))
 
     def can_take_back(self, sequence_id: int, count: int) -> bool:
         """Whether the last ``count`` tokens of a sequence can be cut off."""
@@ -202,15 +206,15 @@ class KVCache:
         """Cuts a sequence in use to its first ``length`` tokens; False if that cannot be."""
         if not self._runner.can_resume(sequence_id, length, self.length(sequence_id)):
             return False
-        self._cut(sequence_id, length)
+        self._editor.cut(sequence_id, self._bases[sequence_id], length)
         return True
 
     def release(self, sequence_id: int, *, keep: bool = True) -> None:
         """Ends the use of an id; its tokens stay as an idle base if ``keep``."""
         base = self._bases[sequence_id]
         if keep:
-            self._close_up(sequence_id)
-        self._unpark(base)
+            self._editor.close_up(sequence_id, base)
+        self._editor.unpark(base)
         base.in_use = False
         self._touch(base)
         if not keep:
@@ -218,27 +222,26 @@ class KVCache:
 
     def check(self) -> None:
         """Raises AssertionError if the account contradicts itself. For tests and idle moments."""
-        holders = [0] * self.num_cells
+        held = [cell for each in self._editor.attic.fragments for cell in each.cells]
         for base in self._bases:
             assert len(base.tokens) == len(base.cells), "a token without a cell"
             assert base.num_exact <= len(base.tokens), "more exact tokens than tokens"
             assert base.in_use or not base.parked, "an idle base with parked chunks"
-            for cell in base.all_cells():
-                holders[cell] += 1
-        assert holders == self._holders, "holders miscounted"
-        free = sorted(self._free)
-        assert free == [i for i, count in enumerate(holders) if count == 0], "free list wrong"
+            held += base.all_cells()
+        self._cells.check(held)
 
-    def _lease(self, sources: Sources) -> Lease | None:
+    def _lease(
+        self, sources: Sources, tokens: Sequence[int], policy: Policy, speaker: str
+    ) -> Lease | None:
         edit = sources.edit
-        if edit is not None and self._scratch_ids and self._edit(edit.sequence_id, edit.plan):
+        if edit is not None and self._editor.can_edit and self._edit(edit, tokens, policy, speaker):
             return self._hand_out(edit.sequence_id)
         return self._lease_prefix(sources.prefix)
 
-    def _restore(self, tokens: Sequence[int], policy: Policy, num_held: int) -> int:
+    def _restore(self, tokens: Sequence[int], policy: Policy, speaker: str, num_held: int) -> int:
         """Brings a base back into the pool that serves more of ``tokens`` than the ``num_held``
         that the pool can; how many more."""
-        found = self.tiers.best(tokens, policy, num_held) if self.tiers else None
+        found = self.tiers.best(tokens, policy, speaker, num_held) if self.tiers else None
         if self.tiers is None or found is None:
             return 0
         stored = found.stored
@@ -248,7 +251,7 @@ class KVCache:
             return 0
         self.append(target_id, stored.tokens)
         base = self._bases[target_id]
-        base.num_exact = stored.num_exact
+        base.num_exact, base.speaker = stored.num_exact, stored.speaker
         self._touch(base)
         return found.num_reused - num_held
 
@@ -266,35 +269,18 @@ class KVCache:
             return self._hand_out(target_id)
         if base.in_use:
             return None
-        self._cut(sequence_id, length)
+        self._editor.cut(sequence_id, self._bases[sequence_id], length)
         return self._hand_out(sequence_id)
 
-    def _edit(self, sequence_id: int, plan: ReusePlan) -> bool:
-        """Cuts an idle base to the plan's prefix and parks its chunks at their new positions.
-
-        False, and nothing done, if a running sequence shares a cell that would have to move.
-        """
+    def _edit(self, edit: Source, tokens: Sequence[int], policy: Policy, speaker: str) -> bool:
+        """Begins an edit of an idle base. False, and nothing done, if a running sequence shares a
+        cell that would have to move."""
+        sequence_id, plan = edit
         base = self._bases[sequence_id]
-        moving = [chunk for chunk in plan.chunks if chunk.shift]
-        if not self._own_cells(sequence_id, moving):
+        if not self._own_cells(sequence_id, [chunk for chunk in plan.chunks if chunk.shift]):
             return False
-        scratch_id = self._scratch_ids.pop()
-        parked = []
-        for source, target, length in plan.chunks:
-            self._runner.copy(sequence_id, scratch_id, source, source + length)
-            cells = base.cells[source : source + length]
-            for cell in cells:
-                self._holders[cell] += 1
-            parked.append(Parked(target, base.tokens[source : source + length], cells))
-        self._cut(sequence_id, plan.prefix)
-        # Leftward moves first, from the left; then the others from the right: none lands on
-        # a chunk that has not moved yet.
-        left = [chunk for chunk in moving if chunk.shift < 0]
-        right = [chunk for chunk in reversed(moving) if chunk.shift > 0]
-        for chunk in [*left, *right]:
-            end = chunk.source + chunk.length
-            self._runner.shift(scratch_id, chunk.source, end, chunk.shift)
-        base.parked, base.scratch_id = parked, scratch_id
+        fills = self._editor.attic.fills(tokens, plan, None if policy is Policy.TURBO else speaker)
+        self._editor.edit(sequence_id, base, plan, fills)
         return True
 
     def _own_cells(self, sequence_id: int, chunks: Sequence[Chunk]) -> bool:
@@ -311,33 +297,6 @@ class KVCache:
         for other_id, _ in sharers:
             self._clear(other_id)
         return True
-
-    def _close_up(self, sequence_id: int) -> None:
-        """Joins parked chunks to the end of a sequence whose prompt was cut short, over the holes
-        that were not read. It is nobody's prompt, but the next one finds its chunks in it."""
-        base = self._bases[sequence_id]
-        base.is_remnant = bool(base.parked)
-        while base.parked:
-            start, tokens, cells = base.parked[0]
-            end = len(base.tokens)
-            if start != end:
-                if any(self._holders[cell] > 1 for cell in cells):
-                    return
-                self._runner.shift(base.scratch_id, start, start + len(tokens), end - start)
-            self._runner.copy(base.scratch_id, sequence_id, end, end + len(tokens))
-            base.tokens.extend(tokens)
-            base.cells.extend(cells)
-            del base.parked[0]
-
-    def _unpark(self, base: Base) -> None:
-        """Gives the scratch id back; chunks that were not attached are dropped."""
-        if base.scratch_id < 0:
-            return
-        self._runner.remove(base.scratch_id, 0)
-        for parked in base.parked:
-            self._let_go(parked.cells)
-        self._scratch_ids.append(base.scratch_id)
-        base.parked, base.scratch_id = [], -1
 
     def _empty_id(self, spare: int | None = None) -> int | None:
         """An id without tokens; the oldest idle base but ``spare`` is dropped if none is left."""
@@ -373,26 +332,10 @@ class KVCache:
     def _share(self, source_id: int, target_id: int, length: int) -> None:
         source, target = self._bases[source_id], self._bases[target_id]
         self._runner.copy(source_id, target_id, 0, length)
-        target.num_exact = min(source.num_exact, length)
-        target.tokens = source.tokens[:length]
-        target.cells = source.cells[:length]
-        for cell in target.cells:
-            self._holders[cell] += 1
+        target.copy_from(source, length)
+        self._cells.hold(target.cells)
         if not source.in_use:
             self._touch(source)
-
-    def _cut(self, sequence_id: int, length: int) -> None:
-        base = self._bases[sequence_id]
-        self._runner.remove(sequence_id, length)
-        self._let_go(base.cells[length:])
-        del base.tokens[length:], base.cells[length:]
-        base.num_exact = min(base.num_exact, length)
-
-    def _let_go(self, cells: Sequence[int]) -> None:
-        for cell in cells:
-            self._holders[cell] -= 1
-            if self._holders[cell] == 0:
-                self._free.append(cell)
 
     def _retire(self, sequence_id: int) -> None:
         """Drops an idle base; what no other one holds goes to the tiers."""
@@ -404,4 +347,4 @@ class KVCache:
         self._clear(sequence_id)
 
     def _clear(self, sequence_id: int) -> None:
-        self._cut(sequence_id, 0)
+        self._editor.cut(sequence_id, self._bases[sequence_id], 0)

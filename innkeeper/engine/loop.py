@@ -32,7 +32,7 @@ from innkeeper.engine.admission import Admission, Prepared
 from innkeeper.engine.guidance import guide
 from innkeeper.engine.kv_cache import KVCache
 from innkeeper.engine.logprobs import keep_only, likeliest, log_softmax, spread, token_logprob
-from innkeeper.engine.prompt import tokenize_negative, tokenize_prompt
+from innkeeper.engine.prompt import next_speaker, tokenize_negative, tokenize_prompt
 from innkeeper.engine.reply import Released
 from innkeeper.engine.runner import Logits, Ranked, Runner
 from innkeeper.engine.scheduler import Batch, Scheduler, SliceSizer
@@ -103,7 +103,9 @@ class Engine:
         negative = tokenize_negative(request, tokens, tokenizer, facts)
         self.admission.warm(frame.request)
         probe = frame if isinstance(frame, Probe) else None
-        self.inbox.put(Prepared(frame.id, request, tokens, truncated_n, probe, negative))
+        speaker = next_speaker(tokens, tokenizer)
+        prepared = Prepared(frame.id, request, tokens, truncated_n, probe, negative, speaker)
+        self.inbox.put(prepared)
 
     def run(self) -> None:
         """Steps until ``end`` is called, and then writes what would be lost to disk."""

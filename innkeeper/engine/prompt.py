@@ -1,10 +1,15 @@
 """A request's prompt as tokens: BOS, the cut that was asked for, and the context's limit."""
 
+import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from innkeeper.core import GenerateRequest, ModelFacts
 from innkeeper.engine.runner import Tokenizer
 from innkeeper.errors import InvalidRequestError, PromptTooLongError
+
+_NAME_TOKENS = 24
+_NAME_AT_THE_END = re.compile(r"\n([^\n:]{1,60}):[ ]?$")
 
 
 class Prompt(NamedTuple):
@@ -55,6 +60,13 @@ def tokenize_negative(
             hint="shorten it",
         )
     return tuple(found)
+
+
+def next_speaker(tokens: Sequence[int], tokenizer: Tokenizer) -> str:
+    """The name that a prompt ends with (``Mira:``), as front ends ask a character to speak; empty
+    if it does not."""
+    match = _NAME_AT_THE_END.search(tokenizer.decode(tokens[-_NAME_TOKENS:]))
+    return match[1] if match else ""
 
 
 def _encode(request: GenerateRequest, tokenizer: Tokenizer, facts: ModelFacts) -> list[int]:

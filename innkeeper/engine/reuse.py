@@ -9,6 +9,7 @@ after them.
 Everything here is a pure function of two token sequences. ``kv_cache`` applies the plan.
 """
 
+import sys
 from collections.abc import Sequence
 from enum import Enum
 from typing import NamedTuple
@@ -20,6 +21,8 @@ MIN_CHUNK = 32
 """Shorter runs are not worth a piece of their own; power of two, for the hash."""
 REPAIR = 16
 """Tokens at the start of a kept chunk that are read again: they depend most on what changed."""
+MIN_CARD = 64
+"""Where nobody says who speaks, a replaced text shorter than this is lore, not a card."""
 MAX_CHUNKS = 16
 SMALL = 8
 """An edit that removes (or inserts) fewer tokens than this counts as the other kind alone."""
@@ -100,12 +103,18 @@ def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
 
 
 def plan_reuse(
-    cached: Sequence[int], prompt: Sequence[int], policy: Policy, *, num_exact: int | None = None
+    cached: Sequence[int],
+    prompt: Sequence[int],
+    policy: Policy,
+    *,
+    num_exact: int | None = None,
+    speakers: tuple[str, str] = ("", ""),
 ) -> ReusePlan:
     """How ``cached`` serves ``prompt``. The last token of ``prompt`` is never reused.
 
-    ``num_exact`` is how many tokens of ``cached`` are exact; beyond it even an equal token is
+    num_exact: how many tokens of ``cached`` are exact; beyond it even an equal token is
     approximate, so ``exact`` stops there.
+    speakers: of both, where they are known: another one has another card.
     """
     limit = len(prompt) - 1
     prefix = min(common_prefix(cached, prompt), limit)
@@ -119,26 +128,52 @@ def plan_reuse(
         Chunk(run.source + prefix, run.target + prefix, run.length)
         for run in _best_chain(_common_runs(source, target))
     ]
-    kept = _allowed_runs(runs, prefix, ALLOWED[policy])
+    kept = _allowed_runs(runs, prefix, ALLOWED[policy], least_card=_least_card(*speakers))
     return ReusePlan(prefix, tuple(_repair(kept)[:MAX_CHUNKS]))
 
 
-def edit_kind(num_removed: int, num_inserted: int, *, is_first: bool) -> EditKind:
-    """Names the edit between two kept pieces."""
+def common_chunks(
+    cached: Sequence[int], prompt: Sequence[int], start: int, end: int
+) -> list[Chunk]:
+    """What of ``cached``, wherever it lies, serves ``prompt[start:end]``."""
+    source = np.asarray(cached, np.int32)
+    target = np.asarray(prompt[start:end], np.int32)
+    runs = _best_chain(_common_runs(source, target))
+    return _repair([run._replace(target=run.target + start) for run in runs])
+
+
+def edit_kind(
+    num_removed: int, num_inserted: int, *, is_first: bool, least_card: int = MIN_CHUNK
+) -> EditKind:
+    """Names the edit between two kept pieces. ``least_card``: shorter texts are no cards."""
     if num_inserted < SMALL:
         return EditKind.DELETION
     if num_removed < SMALL:
         return EditKind.INSERTION
-    is_card = is_first and min(num_removed, num_inserted) >= MIN_CHUNK
+    is_card = is_first and min(num_removed, num_inserted) >= least_card
     return EditKind.CARD if is_card else EditKind.REPLACEMENT
 
 
-def _allowed_runs(runs: Sequence[Chunk], prefix: int, allowed: frozenset[EditKind]) -> list[Chunk]:
+def _least_card(before: str, now: str) -> int:
+    """How long a replaced text must be to count as another card: one who speaks on has the same."""
+    if before and now:
+        return sys.maxsize if before == now else MIN_CHUNK
+    return MIN_CARD
+
+
+def _allowed_runs(
+    runs: Sequence[Chunk], prefix: int, allowed: frozenset[EditKind], *, least_card: int
+) -> list[Chunk]:
     """The runs before the first edit that may not be reused over."""
     kept: list[Chunk] = []
     source = target = prefix
     for run in runs:
-        kind = edit_kind(run.source - source, run.target - target, is_first=not kept)
+        kind = edit_kind(
+            run.source - source,
+            run.target - target,
+            is_first=not kept,
+            least_card=least_card,
+        )
         if kind not in allowed:
             break
         kept.append(run)

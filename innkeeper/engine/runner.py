@@ -107,8 +107,9 @@ class Runner(Protocol):
         """Moves positions ``start`` to ``end`` by ``delta``. Only where ``can_edit``, only cells
         that no other sequence shares, and only to places that the sequence does not hold."""
 
-    def remove(self, sequence_id: int, start: int) -> None:
-        """Drops the tokens of ``sequence_id`` from position ``start`` on."""
+    def remove(self, sequence_id: int, start: int, end: int = -1) -> None:
+        """Drops the tokens of ``sequence_id`` from position ``start`` to ``end``, -1 = the last
+        one. Another end only where ``can_edit``."""
 
     def save(self, sequence_id: int) -> State:
         """The cache of a sequence that holds something. Shifts that are pending are settled first,

@@ -175,7 +175,7 @@ class Scheduler:
         return needed <= self._cache.num_reclaimable()
 
     def _start(self, sequence: Sequence) -> bool:
-        lease = self._cache.lease(sequence.tokens, sequence.policy)
+        lease = self._cache.lease(sequence.tokens, sequence.policy, sequence.speaker)
         if lease is None:
             return False
         if sequence.shadow_of is None:

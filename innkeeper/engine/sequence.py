@@ -41,6 +41,8 @@ class Sequence:
     shown_ids: frozenset[int] = frozenset()
     """Special tokens that appear in the text."""
     policy: Policy = Policy.EXACT
+    speaker: str = ""
+    """Whose turn it is, if the prompt says so (``prompt.next_speaker``)."""
     shadow: "Sequence | None" = None
     """What guidance moves away from: the negative prompt with the same reply, evaluated beside."""
     shadow_of: "Sequence | None" = None

@@ -30,13 +30,13 @@ class Sources(NamedTuple):
 
 
 def find_sources(
-    bases: Sequence[Base], runner: Runner, tokens: Sequence[int], policy: Policy
+    bases: Sequence[Base], runner: Runner, tokens: Sequence[int], policy: Policy, speaker: str
 ) -> Sources:
     """What the pool has for ``tokens``."""
     prefix = best_prefix(bases, runner, tokens, policy)
     if policy is Policy.EXACT or not runner.can_edit:
         return Sources(prefix)
-    edit = _best_edit(bases, tokens, policy)
+    edit = _best_edit(bases, tokens, policy, speaker)
     num_prefix = prefix.plan.prefix if prefix else 0
     if edit is None or edit.plan.num_reused() - num_prefix < MIN_GAIN:
         return Sources(prefix)
@@ -59,13 +59,15 @@ def best_prefix(
     return best
 
 
-def _best_edit(bases: Sequence[Base], tokens: Sequence[int], policy: Policy) -> Source | None:
+def _best_edit(
+    bases: Sequence[Base], tokens: Sequence[int], policy: Policy, speaker: str
+) -> Source | None:
     """The idle base of which the most can be kept by moving chunks."""
     best: Source | None = None
     for sequence_id, base in enumerate(bases):
         if base.in_use or not base.tokens:
             continue
-        plan = plan_reuse(base.tokens, tokens, policy)
+        plan = plan_reuse(base.tokens, tokens, policy, speakers=(base.speaker, speaker))
         if plan.chunks and plan.num_reused() > (best.plan.num_reused() if best else 0):
             best = Source(sequence_id, plan)
     return best

@@ -39,6 +39,8 @@ class Header(Struct, frozen=True):
     tokens: bytes
     """Token ids as little-endian int32."""
     num_exact: int
+    speaker: str
+    """As ``Base.speaker``."""
     num_bytes: int
     """Length of the state."""
     sha256: bytes
@@ -51,11 +53,13 @@ class Header(Struct, frozen=True):
 _decoder = msgspec.msgpack.Decoder(Header)
 
 
-def make_header(key: str, tokens: list[int], num_exact: int, state: State) -> Header:
+def make_header(
+    key: str, tokens: list[int], num_exact: int, state: State, speaker: str = ""
+) -> Header:
     """Hashes the state, which takes about a second a gigabyte."""
     packed = np.asarray(tokens, "<i4").tobytes()
     digest = hashlib.sha256(state.data).digest()
-    return Header(key, packed, num_exact, len(state), digest)
+    return Header(key, packed, num_exact, speaker, len(state), digest)
 
 
 def write(path: Path, header: Header, state: State) -> None:

@@ -35,6 +35,7 @@ class RamState(NamedTuple):
 
     tokens: list[int]
     num_exact: int
+    speaker: str
     state: State
 
     @property
@@ -78,20 +79,22 @@ class Tiers:
         """Copies a base that leaves the pool to memory, unless it is stored already."""
         if not self._is_worth_it(base) or (state := self._save(sequence_id)) is None:
             return
-        self._in_ram.append(RamState(list(base.tokens), base.num_exact, state))
+        self._in_ram.append(_ram_state(base, state))
         while self._in_ram and self.num_ram_bytes > self._ram_bytes:
             oldest = self._in_ram.pop(0)
             if self._writer is not None:
                 self._writer.offer(oldest)
 
-    def best(self, tokens: Sequence[int], policy: Policy, beyond: int) -> Found | None:
+    def best(
+        self, tokens: Sequence[int], policy: Policy, speaker: str, beyond: int
+    ) -> Found | None:
         """The stored base that serves more of ``tokens`` than ``beyond``, and enough more that
         loading it takes less time than reading."""
         stored: list[RamState | DiskState] = [*self._in_ram, *self._on_disk()]
         ranked = sorted(stored, key=lambda each: -common_prefix(each.tokens, tokens))
         best: Found | None = None
         for each in ranked[:_MAX_PLANNED]:
-            num_reused = self._num_reused(each, tokens, policy)
+            num_reused = self._num_reused(each, tokens, policy, speaker)
             gain = num_reused - (best.num_reused if best else beyond)
             if gain >= MIN_NEW and self._load_seconds(each) < gain * self._token_seconds:
                 best = Found(each, num_reused)
@@ -124,7 +127,7 @@ class Tiers:
             return 0
         if (state := self._save(sequence_id)) is None:
             return 0
-        self._writer.offer(RamState(list(base.tokens), base.num_exact, state))
+        self._writer.offer(_ram_state(base, state))
         return len(state)
 
     def flush(self, deadline: float) -> None:
@@ -153,9 +156,15 @@ class Tiers:
         return is_long and not base.is_remnant
 
     def _num_reused(
-        self, stored: RamState | DiskState, tokens: Sequence[int], policy: Policy
+        self, stored: RamState | DiskState, tokens: Sequence[int], policy: Policy, speaker: str
     ) -> int:
-        plan = plan_reuse(stored.tokens, tokens, policy, num_exact=stored.num_exact)
+        plan = plan_reuse(
+            stored.tokens,
+            tokens,
+            policy,
+            num_exact=stored.num_exact,
+            speakers=(stored.speaker, speaker),
+        )
         if self._runner.can_cut:
             return plan.num_reused() if self._runner.can_edit else plan.prefix
         return plan.prefix if plan.prefix == len(stored.tokens) else 0
@@ -172,6 +181,10 @@ class Tiers:
 
     def _load_seconds(self, stored: RamState | DiskState) -> float:
         return stored.num_bytes / self._speeds[type(stored)]
+
+
+def _ram_state(base: Base, state: State) -> RamState:
+    return RamState(list(base.tokens), base.num_exact, base.speaker, state)
 
 
 class _Writer:
@@ -198,7 +211,7 @@ class _Writer:
         while True:
             job = self._jobs.get()
             try:
-                if not self._disk.write(job.tokens, job.num_exact, job.state):
+                if not self._disk.write(job.tokens, job.num_exact, job.state, job.speaker):
                     self.has_failed = True
             except OSError as error:
                 self.has_failed = True

@@ -116,8 +116,8 @@ class LlamaRunner:
         lib.llama_memory_seq_add(self._memory, sequence_id, start, end, delta)
         self._is_shift_pending = True
 
-    def remove(self, sequence_id: int, start: int) -> None:
-        if not lib.llama_memory_seq_rm(self._memory, sequence_id, start, _TO_THE_END):
+    def remove(self, sequence_id: int, start: int, end: int = _TO_THE_END) -> None:
+        if not lib.llama_memory_seq_rm(self._memory, sequence_id, start, end):
             raise EngineError(f"the cache of sequence {sequence_id} cannot be cut at {start}")
 
     def save(self, sequence_id: int) -> State:

@@ -1,0 +1,168 @@
+"""Edits of the pool in place: chunks are parked, moved, and attached as the prompt grows to them.
+
+llama.cpp evaluates at a sequence's end only, so what is kept behind a hole waits on a scratch id.
+What is not kept goes to the attic. Shifts are free until the next evaluation, which does all of
+them at once; a cell that several sequences share moves for each of them, so it has to be private.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from innkeeper.engine.attic import MIN_FRAGMENT, Attic, Fill, Fragment
+from innkeeper.engine.bases import Base, Parked
+from innkeeper.engine.cells import Cells
+from innkeeper.engine.reuse import Chunk, ReusePlan
+from innkeeper.engine.runner import Runner
+
+NUM_OWN_IDS = 2
+"""Sequence ids for moving and for the attic."""
+
+
+class Editor:
+    """Moves cells between sequence ids; ``spare_ids`` are its own: one for each sequence that may
+    have parked chunks, one to move pieces on, and the attic's."""
+
+    def __init__(self, runner: Runner, cells: Cells, spare_ids: Sequence[int]) -> None:
+        self.attic = Attic()
+        self._runner = runner
+        self._cells = cells
+        self._scratch_ids = list(spare_ids[:-NUM_OWN_IDS])
+        self._moving_id, self._attic_id = spare_ids[-NUM_OWN_IDS:] or (-1, -1)
+
+    @property
+    def can_edit(self) -> bool:
+        """Whether chunks of one more sequence can be parked."""
+        return bool(self._scratch_ids)
+
+    def edit(
+        self, sequence_id: int, base: Base, plan: ReusePlan, fills: Sequence[Fill] = ()
+    ) -> None:
+        """Cuts an idle base to the plan's prefix and parks its chunks, and those of ``fills``, at
+        their new positions. The cells of chunks that move are private to the base."""
+        scratch_id = self._scratch_ids.pop()
+        parked = []
+        for source, target, length in plan.chunks:
+            self._runner.copy(sequence_id, scratch_id, source, source + length)
+            cells = base.cells[source : source + length]
+            self._cells.hold(cells)
+            parked.append(Parked(target, base.tokens[source : source + length], cells))
+        taken = [fill.fragment for fill in fills]
+        for start, end in _left_out(plan, len(base.tokens)):
+            self._store(sequence_id, base, start, end)
+        self.cut(sequence_id, base, plan.prefix)
+        self._shift(scratch_id, plan.chunks)
+        parked += [self._bring(fill, scratch_id) for fill in fills]
+        self._drop(taken)
+        base.parked = sorted(parked, key=lambda each: each.target)
+        base.scratch_id = scratch_id
+
+    def dismantle(self, sequence_id: int, base: Base, start: int) -> None:
+        """Cuts an idle base to ``start`` tokens; the rest goes to the attic."""
+        self._store(sequence_id, base, start, len(base.tokens))
+        self.cut(sequence_id, base, start)
+
+    def attach(self, sequence_id: int, base: Base) -> int:
+        """Puts the parked chunk in place that begins where the sequence ends; its length, or 0."""
+        if not base.parked or base.parked[0].target != len(base.tokens):
+            return 0
+        start, tokens, cells = base.parked.pop(0)
+        self._runner.copy(base.scratch_id, sequence_id, start, start + len(tokens))
+        base.tokens.extend(tokens)
+        base.cells.extend(cells)
+        if not base.parked:
+            self.unpark(base)
+        return len(tokens)
+
+    def close_up(self, sequence_id: int, base: Base) -> None:
+        """Joins parked chunks to the end of a sequence whose prompt was cut short, over the holes
+        that were not read. It is nobody's prompt, but the next one finds its chunks in it."""
+        base.is_remnant = bool(base.parked)
+        while base.parked:
+            start, tokens, cells = base.parked[0]
+            end = len(base.tokens)
+            if start != end:
+                if not self._cells.are_private(cells):
+                    return
+                self._runner.shift(base.scratch_id, start, start + len(tokens), end - start)
+            self._runner.copy(base.scratch_id, sequence_id, end, end + len(tokens))
+            base.tokens.extend(tokens)
+            base.cells.extend(cells)
+            del base.parked[0]
+
+    def unpark(self, base: Base) -> None:
+        """Gives the scratch id back; chunks that were not attached are dropped."""
+        if base.scratch_id < 0:
+            return
+        self._runner.remove(base.scratch_id, 0)
+        for parked in base.parked:
+            self._cells.let_go(parked.cells)
+        self._scratch_ids.append(base.scratch_id)
+        base.parked, base.scratch_id = [], -1
+
+    def cut(self, sequence_id: int, base: Base, length: int) -> None:
+        """Drops all but the first ``length`` tokens of a base."""
+        self._runner.remove(sequence_id, length)
+        self._cells.let_go(base.cells[length:])
+        del base.tokens[length:], base.cells[length:]
+        base.num_exact = min(base.num_exact, length)
+
+    def drop_oldest(self) -> bool:
+        """Makes room: the oldest fragment goes. False if there is none."""
+        oldest = self.attic.fragments[:1]
+        self._drop(oldest)
+        return bool(oldest)
+
+    def _shift(self, scratch_id: int, chunks: Sequence[Chunk]) -> None:
+        """Leftward moves first, from the left; then the others from the right: none lands on a
+        chunk that has not moved yet."""
+        left = [chunk for chunk in chunks if chunk.shift < 0]
+        right = [chunk for chunk in reversed(chunks) if chunk.shift > 0]
+        for chunk in [*left, *right]:
+            end = chunk.source + chunk.length
+            self._runner.shift(scratch_id, chunk.source, end, chunk.shift)
+
+    def _store(self, sequence_id: int, base: Base, start: int, end: int) -> None:
+        """Moves a piece of a base to the attic; the base is cut in front of it afterwards."""
+        cells = base.cells[start:end]
+        if end - start < MIN_FRAGMENT or not self._cells.are_private(cells):
+            return
+        if self.attic.is_full:
+            self.drop_oldest()
+        place = self.attic.place(end - start)
+        self._move(sequence_id, self._attic_id, Chunk(start, place, end - start))
+        self._cells.hold(cells)
+        self.attic.fragments.append(Fragment(place, base.tokens[start:end], cells, base.speaker))
+
+    def _bring(self, fill: Fill, scratch_id: int) -> Parked:
+        """Parks a piece of a fragment."""
+        chunk, fragment = fill.chunk, fill.fragment
+        first = chunk.source - fragment.start
+        cells = fragment.cells[first : first + chunk.length]
+        self._move(self._attic_id, scratch_id, chunk)
+        self._cells.hold(cells)
+        return Parked(chunk.target, fragment.tokens[first : first + chunk.length], cells)
+
+    def _move(self, source_id: int, target_id: int, chunk: Chunk) -> None:
+        """Private cells leave one sequence for another place on another one."""
+        source, target, length = chunk
+        self._runner.copy(source_id, self._moving_id, source, source + length)
+        self._runner.remove(source_id, source, source + length)
+        if chunk.shift:
+            self._runner.shift(self._moving_id, source, source + length, chunk.shift)
+        self._runner.copy(self._moving_id, target_id, target, target + length)
+        self._runner.remove(self._moving_id, 0)
+
+    def _drop(self, fragments: Sequence[Fragment]) -> None:
+        for fragment in fragments:
+            if fragment in self.attic.fragments:
+                self.attic.fragments.remove(fragment)
+                self._runner.remove(self._attic_id, fragment.start, fragment.end)
+                self._cells.let_go(fragment.cells)
+
+
+def _left_out(plan: ReusePlan, length: int) -> Iterator[tuple[int, int]]:
+    """Ranges of a base of ``length`` tokens that a plan does not use."""
+    start = plan.prefix
+    for chunk in plan.chunks:
+        yield start, chunk.source
+        start = chunk.source + chunk.length
+    yield start, length
