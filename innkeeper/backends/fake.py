@@ -96,6 +96,14 @@ class FakeRunner:
         cells = self._cells[sequence_id]
         return [cells[position].token_id for position in sorted(cells)]
 
+    def positions(self, sequence_id: int) -> list[int]:
+        """Where its tokens are."""
+        return sorted(self._cells[sequence_id])
+
+    def cell(self, sequence_id: int, position: int) -> int:
+        """A name of the cell that it holds there; sequences that share it get the same one."""
+        return id(self._cells[sequence_id][position])
+
     def num_cells_used(self) -> int:
         return len({id(cell) for cells in self._cells for cell in cells.values()})
 
@@ -105,7 +113,7 @@ class FakeRunner:
         outputs = []
         for row in rows:
             cells = self._cells[row.sequence_id]
-            if row.position != len(cells) or (cells and max(cells) != row.position - 1):
+            if row.position != len(cells) or (cells and row.position - 1 not in cells):
                 raise EngineError(f"position {row.position} after {sorted(cells)[-1:]}")
             cells[row.position] = Cell(row.token_id, row.position, row.sequence_id)
             if row.wants_logits:

@@ -61,16 +61,16 @@ class Editor:
         self.cut(sequence_id, base, start)
 
     def attach(self, sequence_id: int, base: Base) -> int:
-        """Puts the parked chunk in place that begins where the sequence ends; its length, or 0."""
-        if not base.parked or base.parked[0].target != len(base.tokens):
-            return 0
-        start, tokens, cells = base.parked.pop(0)
-        self._runner.copy(base.scratch_id, sequence_id, start, start + len(tokens))
-        base.tokens.extend(tokens)
-        base.cells.extend(cells)
+        """Puts the parked chunks in place that begin where the sequence ends; their length."""
+        before = len(base.tokens)
+        while base.parked and base.parked[0].target == len(base.tokens):
+            start, tokens, cells = base.parked.pop(0)
+            self._runner.copy(base.scratch_id, sequence_id, start, start + len(tokens))
+            base.tokens.extend(tokens)
+            base.cells.extend(cells)
         if not base.parked:
             self.unpark(base)
-        return len(tokens)
+        return len(base.tokens) - before
 
     def close_up(self, sequence_id: int, base: Base) -> None:
         """Joins parked chunks to the end of a sequence whose prompt was cut short, over the holes

@@ -107,7 +107,7 @@ class KVCache:
         return parked[0].target if parked else None
 
     def attach(self, sequence_id: int) -> int:
-        """Puts the parked chunk in place that begins where the sequence ends; its length, or 0."""
+        """Puts the parked chunks in place that begin where the sequence ends; their length."""
         return self._editor.attach(sequence_id, self._bases[sequence_id])
 
     def stale_base(self) -> list[int] | None:

@@ -1,0 +1,132 @@
+"""What falls out of a prompt is kept for when it comes back, for whoever it belonged to."""
+
+import pytest
+
+from innkeeper.backends.fake import FakeRunner
+from innkeeper.core import EngineConfig
+from innkeeper.engine.kv_cache import KVCache
+from innkeeper.engine.prompt import next_speaker
+from innkeeper.engine.reuse import REPAIR, EditKind, Policy, edit_kind, plan_reuse
+from tests.unit.engine.test_kv_cache import evaluate
+
+
+def text(number: int, length: int = 100) -> list[int]:
+    return [number * 1000 + i for i in range(length)]
+
+
+CARD, LORE, OLD, MIDDLE, NEW = (text(n) for n in range(5))
+
+
+class Pool:
+    def __init__(self, num_cells: int = 2000) -> None:
+        config = EngineConfig(
+            backend="fake",
+            path="",
+            name="fake",
+            num_ctx=num_cells,
+            num_pool=num_cells,
+            max_sequences=2,
+            max_kept=2,
+        )
+        self.runner = FakeRunner(config)
+        self.cache = KVCache(self.runner, num_cells, num_scratch=2)
+
+    def turn(self, *parts: list[int], speaker: str = "Mira", policy: Policy = Policy.FAST) -> int:
+        """Reads a prompt; the number of tokens that had to be evaluated."""
+        tokens = [token for part in parts for token in part]
+        lease = self.cache.lease(tokens, policy, speaker)
+        assert lease is not None
+        place, before = lease.sequence_id, self.runner.num_evaluated
+        while (length := self.cache.length(place)) < len(tokens):
+            stop = self.cache.next_stop(place) or len(tokens)
+            assert evaluate(self.cache, self.runner, place, tokens[length:stop])
+            self.cache.attach(place)
+        assert self.runner.tokens(place) == tokens
+        self.cache.release(place)
+        self.cache.check()
+        assert self.cache.num_used == self.runner.num_cells_used()
+        return self.runner.num_evaluated - before
+
+
+def test_messages_that_come_back_are_not_read_again() -> None:
+    pool = Pool()
+    pool.turn(CARD, OLD, MIDDLE, NEW)
+    # lore comes in, and an old message falls out for it
+    assert pool.turn(CARD, LORE, MIDDLE, NEW) == len(LORE) + REPAIR + 1
+    assert pool.turn(CARD, OLD, MIDDLE, NEW) == REPAIR + 1
+    assert pool.turn(CARD, LORE, MIDDLE, NEW) == REPAIR + 1
+
+
+def test_exact_policy_takes_nothing_from_the_attic() -> None:
+    pool = Pool()
+    pool.turn(CARD, OLD, MIDDLE, NEW)
+    pool.turn(CARD, LORE, MIDDLE, NEW)
+    assert pool.turn(CARD, OLD, MIDDLE, NEW, policy=Policy.EXACT) == 300
+
+
+def test_a_full_pool_drops_fragments_before_chats() -> None:
+    pool = Pool(num_cells=620)
+    pool.turn(CARD, OLD, MIDDLE, NEW)
+    pool.turn(CARD, MIDDLE, NEW)
+    assert pool.cache.num_used == 400 + REPAIR  # those of the start of the next message
+    pool.turn(text(7), text(8), text(9))  # needs what the old message held
+    assert pool.cache.num_used == 600
+    assert pool.turn(CARD, MIDDLE, NEW) == 1
+
+
+def test_only_turbo_uses_what_was_read_with_another_card() -> None:
+    other_card = text(9)
+    for policy, cost in ((Policy.FAST, 400), (Policy.TURBO, 100 + 4 * REPAIR)):
+        pool = Pool()
+        pool.turn(CARD, OLD, MIDDLE, NEW, speaker="Mira")
+        num_read = pool.turn(other_card, OLD, MIDDLE, NEW, speaker="Bram", policy=policy)
+        assert num_read <= cost
+        assert (num_read == 400) == (policy is Policy.FAST)
+
+
+def test_dropping_everything_drops_fragments_too() -> None:
+    pool = Pool()
+    pool.turn(CARD, OLD, MIDDLE, NEW)
+    pool.turn(CARD, MIDDLE, NEW)
+    assert pool.cache.drop_idle() == 2
+    assert pool.cache.num_used == pool.runner.num_cells_used() == 0
+
+
+@pytest.mark.parametrize(
+    ("speakers", "length", "is_reused"),
+    [
+        (("Mira", "Mira"), 500, True),
+        (("Mira", "Bram"), 40, False),
+        (("", ""), 40, True),
+        (("", ""), 100, False),
+        (("", "Mira"), 100, False),
+    ],
+)
+def test_who_speaks_tells_lore_from_a_card(
+    speakers: tuple[str, str], length: int, is_reused: bool
+) -> None:
+    head, rest = text(1, 20), text(2, 300)
+    cached = head + text(3, length) + rest
+    prompt = head + text(4, length) + rest + [7]
+    plan = plan_reuse(cached, prompt, Policy.FAST, speakers=speakers)
+    assert bool(plan.chunks) == is_reused
+
+
+def test_a_later_replacement_is_never_a_card() -> None:
+    assert edit_kind(300, 300, is_first=False) is EditKind.REPLACEMENT
+
+
+@pytest.mark.parametrize(
+    ("prompt", "name"),
+    [
+        ("Once.\nUser: Hello.\nMira:", "Mira"),
+        ("<|im_start|>assistant\nOld Bram: ", "Old Bram"),
+        ("User: Hello.\n<|im_start|>assistant\n", ""),
+        ("It was late: the bell had rung.", ""),
+        ("", ""),
+    ],
+)
+def test_the_next_speaker_is_the_name_at_the_end(prompt: str, name: str) -> None:
+    runner = Pool().runner
+    tokens = runner.tokenizer.encode(prompt, add_special=False, parse_special=False)
+    assert next_speaker(tokens, runner.tokenizer) == name
