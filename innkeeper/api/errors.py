@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from innkeeper import errors
 from innkeeper.api.dialects import dialect_of, shaped
 from innkeeper.errors import InnkeeperError
+from innkeeper.hub import errors as hub
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,13 @@ _STATUS: tuple[tuple[type[InnkeeperError], int, str], ...] = (
     (errors.NoModelError, 503, "server_error"),
     (errors.ModelFileError, 422, "invalid_request_error"),
     (errors.NotEnoughMemoryError, 422, "invalid_request_error"),
+    (hub.HubTokenError, 401, "authentication_error"),
+    (hub.HubAccessError, 403, "permission_error"),
+    (hub.HubBusyError, 429, "rate_limit_error"),
+    (hub.HubUnreachableError, 503, "server_error"),
+    (hub.DownloadPausedError, 409, "invalid_request_error"),
+    (hub.DiskFullError, 507, "server_error"),
+    (hub.HubError, 502, "server_error"),
     (errors.EngineCrashedError, 503, "server_error"),
     (errors.EngineHungError, 503, "server_error"),
     (InnkeeperError, 500, "server_error"),

@@ -148,7 +148,15 @@ def _make_models(settings: Settings, home: Home) -> Models:
         exact_names=settings.exact_names,
     )
     tune = None if settings.no_tune else Tuning(home.tuning)
-    return Models(home.models, defaults, keep=keep, log_folder=home.logs, start=start, tune=tune)
+    return Models(
+        home.models,
+        defaults,
+        keep=keep,
+        further=[Path(folder).expanduser() for folder in settings.model_folders],
+        log_folder=home.logs,
+        start=start,
+        tune=tune,
+    )
 
 
 def _rope(settings: Settings) -> RopeScaling | None:

@@ -28,12 +28,14 @@ def ls(
 
     library = open_library(options.settings(), folders or [])
     models = library.models()
+    notes = Console(stderr=True, highlight=False, soft_wrap=True)
+    for folder in library.missing_folders():
+        notes.print(f"There is no folder {folder}, which model_folders names.", markup=False)
     if json:
         print(json_text.dumps([model.to_json() for model in models], indent=2))
         return
     if models:
         Console(highlight=False).print(_table(models))
-    notes = Console(stderr=True, highlight=False)
     if not models:
         notes.print(f"There is no model in {library.models_folder} yet. innkeeper pull gets one.")
     for part in library.unfinished():
@@ -42,15 +44,19 @@ def ls(
 
 
 def open_library(settings: "Settings", folders: list[Path] | None = None) -> "Library":
-    """The home's models, ``folders``, and the stores of Hugging Face and Ollama."""
+    """The home's models, ``folders``, the settings' folders, Hugging Face's cache and Ollama's."""
     from huggingface_hub import constants
 
     from innkeeper.library import Library
     from innkeeper.library.ollama import ollama_folder
 
     assert settings.home is not None
+    further = [Path(folder).expanduser() for folder in settings.model_folders]
     return Library(
-        settings.home / "models", folders or [], Path(constants.HF_HUB_CACHE), ollama_folder()
+        settings.home / "models",
+        [*(folders or []), *further],
+        Path(constants.HF_HUB_CACHE),
+        ollama_folder(),
     )
 
 

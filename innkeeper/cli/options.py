@@ -26,6 +26,7 @@ _PANELS = {
         "kv_type",
         "threads",
         "no_tune",
+        "model_folders",
         "tensor_split",
         "moe_cpu",
         "rope_scaling",

@@ -83,6 +83,13 @@ class Settings:
         " read again then; auto = f16 while that leaves a comfortable context.",
         choices=("auto", *_KV_TYPES),
     )
+    model_folders: tuple[str, ...] = setting(
+        "list",
+        (),
+        "Further folders with models, such as LM Studio's or text-generation-webui's; they are used"
+        " where they are, nothing is copied.",
+        metavar="FOLDER,...",
+    )
     tensor_split: tuple[str, ...] = setting(
         "list",
         (),

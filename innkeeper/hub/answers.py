@@ -6,7 +6,7 @@ import httpx2
 from huggingface_hub import constants
 
 from innkeeper.errors import InnkeeperError, NotFoundError
-from innkeeper.hub.errors import HubAccessError, HubError, HubUnreachableError
+from innkeeper.hub.errors import HubAccessError, HubError, HubTokenError, HubUnreachableError
 
 
 class Gone(Exception):
@@ -32,13 +32,13 @@ def refusal(
             hint=f"open {page}, accept it there, and try again",
         )
     if code == "GatedRepo":
-        return HubAccessError(
+        return HubTokenError(
             f"{repo_id} is only given to people who are logged in and accept its licence",
             hint=f"accept it at {page}, make a token at {endpoint}/settings/tokens, and set "
             "HF_TOKEN to it",
         )
     if status == 401 and has_token and code != "RepoNotFound":
-        return HubAccessError(
+        return HubTokenError(
             "the hub does not know your access token (HF_TOKEN, or the saved one)",
             hint=f"make a new one at {endpoint}/settings/tokens",
         )

@@ -2,7 +2,8 @@
 
 HubError                    the hub's answer cannot be used
 ├── HubUnreachableError     there is no answer
-├── HubAccessError          gated, a bad token, or a licence not accepted
+├── HubAccessError          gated, or a licence not accepted
+│   └── HubTokenError       the access token is missing or wrong
 ├── HubBusyError            it asked us to wait, and for too long
 └── DownloadError           bytes did not arrive as they should
     ├── DownloadPausedError stopped on purpose; what is there is kept
@@ -23,6 +24,10 @@ class HubUnreachableError(HubError):
 
 class HubAccessError(HubError):
     code = "hub_access"
+
+
+class HubTokenError(HubAccessError):
+    code = "hub_token"
 
 
 class HubBusyError(HubError):

@@ -78,6 +78,10 @@ class Library:
         places = [place for place in find_places(self.models_folder) if place.kind == "gguf"]
         return max(places, key=lambda place: place.newest_mtime).path if places else None
 
+    def missing_folders(self) -> list[Path]:
+        """Further folders that are not there now, such as those of an unplugged disk."""
+        return [folder for folder in self._folders if not folder.is_dir()]
+
     def unfinished(self) -> list[Path]:
         """Downloads that were interrupted; pulling the same again continues them."""
         return find_parts(self.models_folder)

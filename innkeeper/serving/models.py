@@ -60,6 +60,7 @@ class Models:
     come when a request names them, and stay while there is room.
 
     folder: ``*.gguf`` in it (and below) can be loaded by name.
+    further: other folders whose models can be loaded by name.
     log_folder: where engines write their log; None = nowhere.
     start: how an engine is started; tests pass their own.
     check: looks at a model before a loaded one is touched; raises what is wrong with it.
@@ -75,6 +76,7 @@ class Models:
         defaults: EngineDefaults,
         *,
         keep: KeepRules | None = None,
+        further: Sequence[Path] = (),
         log_folder: Path | None = None,
         start: StartEngine = EngineLink.start,
         check: CheckModel = check_model,
@@ -83,6 +85,7 @@ class Models:
         retry_seconds: Sequence[float] = (0.0, 1.0, 2.0, 5.0, 10.0),
     ) -> None:
         self._folder = folder
+        self._further = tuple(further)
         self._defaults = defaults
         self._keep = keep or KeepRules()
         self._log_path = log_folder / "engine.log" if log_folder else None
@@ -152,7 +155,10 @@ class Models:
     def entries(self) -> list[ModelEntry]:
         """What can be loaded by name, sorted: files in the folder (first parts only), and those
         loaded by path. Reads the folder anew each time."""
-        paths = models_in(self._folder) | self._chosen
+        paths: dict[str, Path] = {}
+        for folder in reversed((self._folder, *self._further)):
+            paths |= models_in(folder)
+        paths |= self._chosen
         found = [entry(path, name) for name, path in paths.items()]
         return sorted((each for each in found if each), key=lambda each: each.name.lower())
 

@@ -116,6 +116,18 @@ def test_what_was_pulled_is_listed_identified_and_removed(
     assert list((home / "models").iterdir()) == []
 
 
+def test_further_folders_are_used_where_they_are(
+    run: Any, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = made.gguf(tmp_path / "lmstudio" / "org" / "repo" / "m-Q8_0.gguf", "q8_0")
+    monkeypatch.setenv("INNKEEPER_MODEL_FOLDERS", f"{tmp_path / 'lmstudio'},{tmp_path / 'gone'}")
+    listed = run("ls", "--json")
+    assert [model["path"] for model in listed.json] == [str(path)]
+    assert f"no folder {tmp_path / 'gone'}" in listed.err
+    assert run("identify", "org/repo/m-Q8_0", "--json").json["path"] == str(path)
+    assert not list(home.rglob("*.gguf"))
+
+
 def test_rm_asks_and_takes_no_for_an_answer(
     stocked: LocalHub, run: Any, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

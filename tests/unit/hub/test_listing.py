@@ -2,7 +2,14 @@
 
 import pytest
 
-from innkeeper.errors import CorruptModelError, InvalidRequestError, NotFoundError
+from innkeeper.api.errors import status_of
+from innkeeper.errors import (
+    CorruptModelError,
+    InnkeeperError,
+    InvalidRequestError,
+    NotFoundError,
+)
+from innkeeper.hub import errors as hub_errors
 from innkeeper.hub.client import Hub
 from innkeeper.hub.errors import HubAccessError, HubBusyError, HubError, HubUnreachableError
 from innkeeper.hub.listing import is_safe_name, list_repo, search
@@ -209,3 +216,21 @@ def test_no_token_a_bad_one_and_an_unaccepted_licence_are_three_messages(server:
     allowed = Hub(server.url, "good")
     url = allowed.file_url("org/m", "m-Q8_0.gguf", "main")
     assert allowed.get_range(url, 0, 9, "org/m") == b"x" * 9
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (hub_errors.HubTokenError, 401),
+        (hub_errors.HubAccessError, 403),
+        (NotFoundError, 404),
+        (hub_errors.DownloadPausedError, 409),
+        (hub_errors.HubBusyError, 429),
+        (hub_errors.WrongContentError, 502),
+        (hub_errors.HubError, 502),
+        (hub_errors.HubUnreachableError, 503),
+        (hub_errors.DiskFullError, 507),
+    ],
+)
+def test_each_cause_has_its_own_http_status(error: type[InnkeeperError], status: int) -> None:
+    assert status_of(error("why")) == status

@@ -5,12 +5,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from innkeeper.cli.main import main
 from innkeeper.errors import NotEnoughMemoryError, NotFoundError
 from innkeeper.hub.client import Hub
 from innkeeper.hub.fit import RepoFit
 from innkeeper.hub.listing import check_repo_id, list_repo
 from innkeeper.hub.source import HubSource
-from innkeeper.hub.variants import variants
+from innkeeper.hub.variants import Variant, variants
 from innkeeper.library import CatalogueEntry, Choice, catalogue, choose
 from innkeeper.planner.fit import FitRow, fit
 from innkeeper.planner.gpus import Gpu
@@ -132,6 +133,44 @@ def test_a_machine_gets_the_best_model_that_is_fluent_on_it(
     assert best.quant in best.entry.quants
     assert best.model == f"{best.entry.repo}:{best.quant}"
     assert best.entry.repo not in {choice.entry.repo for choice in next_best}
+
+
+@pytest.mark.parametrize(
+    ("hardware", "repo"),
+    [
+        pytest.param(machine(8), "Qwen3-4B", id="8 GB"),
+        pytest.param(machine(16, bandwidth=60e9), "Stheno", id="16 GB"),
+        pytest.param(machine(32, 24), "Mistral-Small-3.2-24B", id="24 GB VRAM"),
+    ],
+)
+def test_up_without_a_model_takes_what_the_exact_numbers_say(
+    stocked: LocalHub,
+    hub: Hub,
+    hardware: Hardware,
+    repo: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What it begins to download is the best of all rows, each from its own header."""
+    taken: list[Variant] = []
+
+    def download(settings: object, hub: Hub, variant: Variant) -> Path:
+        taken.append(variant)
+        return tmp_path / "m.gguf"
+
+    monkeypatch.setenv("INNKEEPER_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("innkeeper.cli.pull.machine", lambda _: hardware)
+    monkeypatch.setattr("innkeeper.cli.pull.download", download)
+    for module in ("pull", "fit"):
+        monkeypatch.setattr(f"innkeeper.cli.{module}.open_hub", lambda _: hub)
+    monkeypatch.setattr("innkeeper.app.serve.run", lambda *_: None)
+    with pytest.raises(SystemExit):
+        main(["up", "--yes"])
+    [variant] = taken
+    assert repo in variant.repo_id
+    listing = list_repo(hub, variant.repo_id)
+    exact = RepoFit(HubSource(hub, listing), variants(listing), hardware, Wishes()).exact(variant)
+    assert exact.fit is not None and exact.fit.fits and exact.fit.num_ctx >= 8192
 
 
 def test_a_machine_that_nothing_fits_is_told_by_how_much(stocked: LocalHub, hub: Hub) -> None:
