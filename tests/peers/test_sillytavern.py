@@ -31,12 +31,19 @@ def drive(harness: Path, server: ServerProcess, *options: str) -> None:
     pytest.fail(f"SillyTavern failed {ATTEMPTS} times; the output above says at what")
 
 
-@pytest.mark.parametrize(("model", "num_tokens"), [("stories", 200), ("model_1b", 40)])
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [
+        ("stories", ()),
+        # replies so long that the stop, which waits for the prompt to be read, is in their midst
+        ("model_1b", ("--max-tokens", "300", "--stop-after", "8000")),
+    ],
+)
 def test_every_operation_works(
-    harness: Path, home: Path, request: pytest.FixtureRequest, model: str, num_tokens: int
+    harness: Path, home: Path, request: pytest.FixtureRequest, model: str, options: tuple[str, ...]
 ) -> None:
     path: Path = request.getfixturevalue(model)
     with ServerProcess(home, str(path), "--ctx", "8192") as server:
-        ops = ("--stream", "both", "--ops", "send,regenerate,swipe,continue,impersonate")
-        drive(harness, server, *ops, "--max-tokens", str(num_tokens))
+        ops = "send,regenerate,swipe,continue,impersonate,stop"
+        drive(harness, server, "--stream", "both", "--ops", ops, *options)
         assert server.stop() == 0
