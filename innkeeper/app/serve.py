@@ -129,7 +129,7 @@ def _make_models(settings: Settings, home: Home) -> Models:
         pooling=settings.pooling,
         num_cpu_experts=settings.moe_cpu,
         tensor_split=tuple(map(float, settings.tensor_split)),
-        rope=_rope(settings),
+        rope=RopeScaling.of(settings.rope_scaling, settings.rope_scale),
         mmap=not settings.no_mmap,
         mlock=settings.mlock,
         kv_reuse=settings.kv_reuse,
@@ -157,11 +157,6 @@ def _make_models(settings: Settings, home: Home) -> Models:
         start=start,
         tune=tune,
     )
-
-
-def _rope(settings: Settings) -> RopeScaling | None:
-    kind = settings.rope_scaling
-    return None if kind == "auto" else RopeScaling(kind, settings.rope_scale)  # type: ignore[arg-type]
 
 
 def _options(settings: Settings) -> dict[str, str]:

@@ -10,6 +10,7 @@ import typer
 from innkeeper.cli.ls import open_library
 from innkeeper.cli.options import Options, with_settings
 from innkeeper.cli.pull import machine, open_hub
+from innkeeper.core import RopeScaling
 from innkeeper.errors import InnkeeperError, InvalidRequestError, NotFoundError
 from innkeeper.units import format_bytes
 
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
 _KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 
 
-@with_settings("home", "offline")
+_PLACEMENT = ("tensor_split", "moe_cpu", "rope_scaling", "rope_scale", "mlock", "no_mmap")
+
+
+@with_settings("home", "offline", "model_folders", *_PLACEMENT)
 def fit(
     options: Options,
     target: Annotated[
@@ -62,6 +66,7 @@ def fit(
     from innkeeper.planner.verify import verify
 
     key_type, value_type = _kv_types(kv_type)
+    settings = options.settings()
     wishes = Wishes(
         num_ctx=ctx,
         max_sequences=parallel,
@@ -73,8 +78,12 @@ def fit(
         kv_unified=kv_unified,
         flash_attention=flash_attn,
         num_gpu_layers=gpu_layers,
+        tensor_split=tuple(map(float, settings.tensor_split)),
+        num_cpu_experts=None if settings.moe_cpu < 0 else settings.moe_cpu,
+        rope=RopeScaling.of(settings.rope_scaling, settings.rope_scale),
+        mmap=not settings.no_mmap,
+        mlock=settings.mlock,
     )
-    settings = options.settings()
     asked = _Asked(settings, machine(settings), wishes, None if no_verify else verify)
     found = asked.everything() if target is None else asked.one(target)
     if json:

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+import msgspec
 from msgspec import Struct
 
 
@@ -11,6 +12,11 @@ class RopeScaling(Struct, frozen=True):
     kind: Literal["none", "linear", "yarn"]
     factor: float = 1.0
     """Of the trained context."""
+
+    @classmethod
+    def of(cls, kind: str, factor: float) -> "RopeScaling | None":
+        """From settings; None for ``auto``. Raises: msgspec.ValidationError for another kind."""
+        return None if kind == "auto" else msgspec.convert({"kind": kind, "factor": factor}, cls)
 
 
 class EngineConfig(Struct, frozen=True, kw_only=True):

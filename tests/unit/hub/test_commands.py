@@ -189,6 +189,21 @@ def test_fit_of_one_quantization_or_file_is_one_object(stocked: LocalHub, run: A
         assert remote[field] == local[field], field
 
 
+def test_fit_counts_what_overrules_the_plan(stocked: LocalHub, run: Any) -> None:
+    fit = ("fit", "org/m:Q8_0", "--no-verify", "--json", "--ctx", "512")
+    usual = run(*fit).json
+    read = run(*fit, "--no-mmap").json
+    assert read["mapped_bytes"] == 0
+    weights = read["unmapped_bytes"] + read["repack_bytes"]
+    assert weights == read["weights_bytes"]
+    assert read["total_bytes"] - usual["total_bytes"] == read["unmapped_bytes"]
+    free = ("fit", "org/m:Q8_0", "--no-verify", "--json")
+    scaled = run(*free, "--rope-scaling", "linear", "--rope-scale", "2").json
+    assert scaled["num_ctx"] == 2 * run(*free).json["num_ctx"]
+    assert run(*fit, "--tensor-split", "1,1").code == 2
+    assert run(*fit, "--rope-scaling", "yarn").code == 2
+
+
 def test_fit_without_a_name_has_the_models_here_and_the_catalogues(
     stocked: LocalHub, run: Any, tmp_path: Path
 ) -> None:
