@@ -1,8 +1,8 @@
 """Is the tuned setting faster than the default, on the whole model?
 
-    python -m benchmarks.tune MODEL.gguf... [--rounds 2]
+    python -m benchmarks.tune MODEL.gguf... [--rounds 2] [--seconds 8]
 
-The search sees two layers for 8 s. Here the whole model does a recorded chat turn (150 tokens read,
+The search sees two layers for some seconds. Here the whole model does a recorded chat turn (150 tokens read,
 200 written, behind a prompt) and reads a cold prompt of 1,700, with the default and with what the
 search chose, in turn. "beside" is default over tuned: above 1 the tuned one is faster.
 """
@@ -20,7 +20,14 @@ from innkeeper.core import EngineConfig
 from innkeeper.engine.runner import Row
 from innkeeper.formats import gguf
 from innkeeper.planner.hardware import probe
-from innkeeper.planner.tune import READ_COLD, READ_PER_TURN, WRITTEN_PER_TURN, CpuSettings, tune
+from innkeeper.planner.tune import (
+    READ_COLD,
+    READ_PER_TURN,
+    SEARCH_SECONDS,
+    WRITTEN_PER_TURN,
+    CpuSettings,
+    tune,
+)
 
 _NUM_CTX = 2304
 
@@ -51,9 +58,9 @@ class Contestant:
         return time.perf_counter() - began
 
 
-def compare(model: Path, rounds: int) -> tuple[str, str, str, str, str]:
+def compare(model: Path, rounds: int, seconds: float) -> tuple[str, str, str, str, str]:
     """A row of the table."""
-    found = tune(gguf.read_model(model).header, probe())
+    found = tune(gguf.read_model(model).header, probe(), seconds=seconds)
     if found is None:
         return (model.stem, "cannot be measured", "-", "-", "-")
     default, best = found.timings[0].settings, found.best.settings
@@ -94,10 +101,11 @@ def main(arguments: Iterable[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("models", type=Path, nargs="+")
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=SEARCH_SECONDS)
     args = parser.parse_args(list(arguments) if arguments is not None else None)
     table = Table("model", "chosen", "turn beside", "cold beside", "foreseen")
     for model in args.models:
-        table.add(*compare(model, args.rounds))
+        table.add(*compare(model, args.rounds, args.seconds))
     print(table.markdown())
 
 

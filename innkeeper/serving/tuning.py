@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from threading import Event
 
+import psutil
 from msgspec.structs import replace
 
 from innkeeper.core import EngineConfig
@@ -28,7 +29,16 @@ Measure = Callable[[GgufHeader, Hardware, Event], Tuned | None]
 Progress = Callable[[float, str], None]
 
 
+_BUSY_PERCENT = 40
+"""Of all cores, used by other programs: what is measured beside them is noise."""
+_LOOK_SECONDS = 0.2
+
+
 def _measure(header: GgufHeader, hardware: Hardware, stop: Event) -> Tuned | None:
+    """The search, unless other programs keep the CPU busy: then a later load does it."""
+    if psutil.cpu_percent(_LOOK_SECONDS) > _BUSY_PERCENT:
+        logger.info("the CPU is busy: the usual settings are taken, and nothing is measured")
+        return None
     return tune(header, hardware, stop=stop)
 
 
