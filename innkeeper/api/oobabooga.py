@@ -9,6 +9,7 @@ from starlette.responses import Response
 from innkeeper.api import chat, completions, schema, values
 from innkeeper.api.openai import json_response
 from innkeeper.api.stream import read_json, unless_client_leaves
+from innkeeper.core import ModelFacts
 from innkeeper.errors import InvalidRequestError
 from innkeeper.serving import Generate, Models, Overrides
 
@@ -140,7 +141,8 @@ def _add_models(routes: APIRouter, models: Models) -> None:
         facts = models.facts
         loader = _LOADERS.get(facts.backend, facts.backend) if facts else None
         name = facts.name if facts else "None"
-        return json_response({"model_name": name, "lora_names": [], "loader": loader})
+        loras = lora_names(facts)
+        return json_response({"model_name": name, "lora_names": loras, "loader": loader})
 
     @routes.get("/model/list", summary="Models that can be loaded")
     async def names() -> Response:
@@ -164,9 +166,13 @@ def _add_models(routes: APIRouter, models: Models) -> None:
         await models.unload()
         return json_response("OK")
 
-    @routes.get("/lora/list", summary="LoRA adapters (none yet)")
+    @routes.get("/lora/list", summary="The LoRA adapters that the model was loaded with")
     async def loras() -> Response:
-        return json_response({"lora_names": []})
+        return json_response({"lora_names": lora_names(models.facts)})
+
+
+def lora_names(facts: ModelFacts | None) -> list[str]:
+    return [each.path.removesuffix(".gguf") for each in facts.loras] if facts else []
 
 
 def _required(body: Mapping[str, Any], name: str) -> Any:

@@ -17,7 +17,7 @@ from innkeeper.app.home import Home, HomeLock
 from innkeeper.app.ports import bind
 from innkeeper.app.servers import Servers, StopSignal
 from innkeeper.config import Settings, further_ports, is_loopback
-from innkeeper.core import ModelFacts, RopeScaling
+from innkeeper.core import LoraAdapter, ModelFacts, RopeScaling
 from innkeeper.enginelink import EngineLink, LinkLimits
 from innkeeper.serving import EngineDefaults, Generate, KeepRules, LoadJob, LoadState, Models
 from innkeeper.serving.tuning import Tuning
@@ -137,6 +137,7 @@ def _make_models(settings: Settings, home: Home) -> Models:
         cache_folder=str(home.cache),
         disk_cache_bytes=settings.disk_cache,
         ram_cache_bytes=settings.ram_cache,
+        loras=tuple(_lora(each) for each in settings.lora),
         options=_options(settings),
     )
     limits = LinkLimits(hung_seconds=settings.engine_hang_seconds)
@@ -157,6 +158,16 @@ def _make_models(settings: Settings, home: Home) -> Models:
         start=start,
         tune=tune,
     )
+
+
+def _lora(text: str) -> LoraAdapter:
+    """``FILE`` or ``FILE:SCALE``."""
+    path, _, scale = text.rpartition(":")
+    try:
+        found = LoraAdapter(path, float(scale))
+    except ValueError:  # no scale; a colon may be the path's own
+        found = LoraAdapter(text)
+    return LoraAdapter(str(Path(found.path).expanduser()), found.scale)
 
 
 def _options(settings: Settings) -> dict[str, str]:

@@ -27,6 +27,7 @@ _PANELS = {
         "threads",
         "no_tune",
         "model_folders",
+        "lora",
         "tensor_split",
         "moe_cpu",
         "rope_scaling",

@@ -96,6 +96,12 @@ class Settings:
         "Share of the model on each GPU, such as 3,1; without it, by what is free there.",
         metavar="N,...",
     )
+    lora: tuple[str, ...] = setting(
+        "list",
+        (),
+        "LoRA adapters (GGUF) that are added to the model, each with a scale if not 1.",
+        metavar="FILE[:SCALE],...",
+    )
     moe_cpu: int = setting(
         "integer",
         -1,

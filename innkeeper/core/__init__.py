@@ -1,6 +1,6 @@
 """The nouns that every layer speaks: requests, results, model facts and the engine's frames."""
 
-from innkeeper.core.model import EngineConfig, EngineStats, ModelFacts, RopeScaling
+from innkeeper.core.model import EngineConfig, EngineStats, LoraAdapter, ModelFacts, RopeScaling
 from innkeeper.core.request import (
     DEFAULT_SAMPLER_ORDER,
     CallDelta,
@@ -23,6 +23,7 @@ __all__ = [
     "EngineStats",
     "FinishReason",
     "GenerateRequest",
+    "LoraAdapter",
     "Message",
     "ModelFacts",
     "ReplyForm",

@@ -19,6 +19,13 @@ class RopeScaling(Struct, frozen=True):
         return None if kind == "auto" else msgspec.convert({"kind": kind, "factor": factor}, cls)
 
 
+class LoraAdapter(Struct, frozen=True):
+    """Small weights that are added to a model's own, ``scale`` times."""
+
+    path: str
+    scale: float = 1.0
+
+
 class EngineConfig(Struct, frozen=True, kw_only=True):
     """Everything an engine process needs to load one model; the first frame it receives."""
 
@@ -75,6 +82,7 @@ class EngineConfig(Struct, frozen=True, kw_only=True):
     """Whether weights are pinned in RAM."""
     notes: tuple[str, ...] = ()
     """Sentences about how these settings were chosen; they come back in the facts."""
+    loras: tuple[LoraAdapter, ...] = ()
     options: dict[str, str] = {}
     """Backend-specific settings; each backend documents and checks its own."""
 
@@ -112,6 +120,8 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
     max_token_bytes: int
     """Longest token; a text of ``b`` bytes has at least ``b / max_token_bytes`` tokens."""
     chat_template: str | None
+    loras: tuple[LoraAdapter, ...] = ()
+    """Without their folders."""
     fill_ids: tuple[int, int, int] | None = None
     """The tokens before the text around a gap: before it, behind it, and of the gap itself."""
     pooling: str = ""

@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from innkeeper.core import EngineConfig, RopeScaling
+from innkeeper.core import EngineConfig, LoraAdapter, RopeScaling
 from innkeeper.serving.fit import AUTO
 
 
@@ -38,6 +38,7 @@ class EngineDefaults(Struct, frozen=True, kw_only=True):
     flash_attention: bool | None = None
     pooling: str = "auto"
     """``auto`` = as the model's header says; ``none`` = it writes text."""
+    loras: tuple[LoraAdapter, ...] = ()
     options: dict[str, str] = {}
 
     def config(self, path: Path, name: str, overrides: "Overrides | None") -> EngineConfig:

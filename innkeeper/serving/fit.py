@@ -63,6 +63,7 @@ def check_model(config: EngineConfig, hardware: Callable[[], Hardware] = probe) 
     if config.backend != "llama_cpp":
         return Need()
     header = gguf.read_model(Path(config.path)).header
+    num_lora_bytes = sum(_lora_bytes(Path(each.path)) for each in config.loras)
     for kv_type in (config.kv_type_k, config.kv_type_v):
         if kv_type not in TYPES_BY_NAME:
             raise EngineLoadError(f"there is no KV type {kv_type!r}", field="kv_type")
@@ -71,7 +72,19 @@ def check_model(config: EngineConfig, hardware: Callable[[], Hardware] = probe) 
         found = estimate(header, _settings(config, hardware(), can_edit=can_edit))
     except UnsupportedModelError:
         return Need()  # llama.cpp may know more architectures than our formulas
-    return Need(found.total_bytes, found.resident_bytes - found.total_bytes)
+    ram_bytes = found.total_bytes + num_lora_bytes
+    return Need(ram_bytes, found.resident_bytes - found.total_bytes)
+
+
+def _lora_bytes(path: Path) -> int:
+    """What an adapter takes: its file. Raises: ModelFileError, NotFoundError, EngineLoadError."""
+    if gguf.read(path).metadata.get("general.type") != "adapter":
+        raise EngineLoadError(
+            f"{path.name} is no LoRA adapter",
+            field="lora",
+            hint="--lora wants a GGUF made by convert_lora_to_gguf.py",
+        )
+    return path.stat().st_size
 
 
 def choose_sizes(config: EngineConfig, freed: Need, hardware: Hardware) -> EngineConfig:

@@ -373,6 +373,25 @@ def _add_norm(weights: _Weights, name: str, width: int) -> None:
     weights.vector(f"{name}.bias", width, 0.0)
 
 
+def write_llama_lora(path: Path, *, seed: int = 7, width: int = 64) -> Path:
+    """An adapter of rank 4 for the tiny Llama's feed-forward outputs."""
+    writer, random, shape = gguf.GGUFWriter(path, "llama"), np.random.default_rng(seed), _Shape()
+    writer.add_type("adapter")
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", 4.0)
+    for layer in range(shape.num_layers):
+        name = f"blk.{layer}.ffn_down.weight"
+        down = random.standard_normal((4, shape.ffn_width)) / shape.ffn_width**0.5
+        up = random.standard_normal((width, 4))
+        writer.add_tensor(f"{name}.lora_a", down.astype(np.float32))
+        writer.add_tensor(f"{name}.lora_b", up.astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
 WRITERS: dict[str, Callable[[Path], Path]] = {
     "llama": write_llama,
     "llama-q8_0": write_llama_q8_0,

@@ -20,6 +20,8 @@ import pytest
 from innkeeper.app import Home, HomeLock, find_model
 from innkeeper.app.model import models_in
 from innkeeper.app.ports import bind
+from innkeeper.app.serve import _lora
+from innkeeper.core import LoraAdapter
 from innkeeper.errors import (
     InvalidRequestError,
     ModelFileError,
@@ -282,3 +284,16 @@ def test_further_ports_and_pages_from_elsewhere(home: Path, model: Path) -> None
             assert answer.json()["result"].startswith("koboldcpp/")
             assert answer.headers["access-control-allow-origin"] == page
         assert server.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "scale"),
+    [
+        ("/a/b.gguf", "/a/b.gguf", 1.0),
+        ("/a/b.gguf:0.5", "/a/b.gguf", 0.5),
+        ("/a:b/c.gguf", "/a:b/c.gguf", 1.0),
+        ("/a:b/c.gguf:-1", "/a:b/c.gguf", -1.0),
+    ],
+)
+def test_a_lora_is_a_file_with_a_scale(text: str, path: str, scale: float) -> None:
+    assert _lora(text) == LoraAdapter(path, scale)

@@ -14,7 +14,7 @@ from innkeeper.backends.llama_cpp.runner import LlamaRunner
 from innkeeper.backends.llama_cpp.state_key import meta_text, state_key
 from innkeeper.backends.llama_cpp.threads import ThreadTuner, usable_cores
 from innkeeper.backends.llama_cpp.tokenizer import LlamaTokenizer
-from innkeeper.core import EngineConfig, ModelFacts
+from innkeeper.core import EngineConfig, LoraAdapter, ModelFacts
 from innkeeper.core.llama_params import set_placement
 from innkeeper.engine.runner import ProgressCallback
 from innkeeper.errors import EngineLoadError, NotEnoughMemoryError, UnsupportedModelError
@@ -52,6 +52,7 @@ def load(config: EngineConfig, progress: ProgressCallback) -> LlamaRunner | Llam
     except EngineLoadError:
         lib.llama_model_free(model)
         raise
+    _add_loras(config, model, context)
     tokenizer = LlamaTokenizer(lib.llama_model_get_vocab(model))
     facts = _facts(config, model, context, tokenizer, time.perf_counter() - started)
     if config.pooling:
@@ -66,6 +67,30 @@ def load(config: EngineConfig, progress: ProgressCallback) -> LlamaRunner | Llam
     return LlamaRunner(
         model, context, facts, tokenizer, tuner, is_editable=is_editable, state_key=key
     )
+
+
+def _add_loras(
+    config: EngineConfig, model: "lib.llama_model_p", context: "lib.llama_context_p"
+) -> None:
+    """The model owns its adapters. Raises: EngineLoadError, with model and context freed."""
+    adapters = []
+    for each in config.loras:
+        log.errors.clear()
+        adapter = lib.llama_adapter_lora_init(model, os.fsencode(each.path))
+        if not adapter:
+            cause = log.cause("llama.cpp gave no reason")
+            lib.llama_free(context)
+            lib.llama_model_free(model)
+            raise EngineLoadError(
+                f"the LoRA adapter {os.path.basename(each.path)} does not fit this model: {cause}",
+                field="lora",
+                hint="start without it, or with the model that it was made for",
+            )
+        adapters.append(adapter)
+    if adapters:
+        scales = (ctypes.c_float * len(adapters))(*(each.scale for each in config.loras))
+        pointers = (lib.llama_adapter_lora_p_ctypes * len(adapters))(*adapters)
+        lib.llama_set_adapters_lora(context, pointers, len(adapters), scales)
 
 
 def _is_editable(config: EngineConfig, model: "lib.llama_model_p") -> bool:
@@ -258,6 +283,7 @@ def _facts(
         chat_template=_chat_template(model),
         fill_ids=tokenizer.fill_ids(),
         pooling=config.pooling,
+        loras=tuple(LoraAdapter(os.path.basename(e.path), e.scale) for e in config.loras),
         num_layers=num_layers + 1,
         num_gpu_layers=on_gpu if uses_gpu(config) else 0,
         device="GPU" if uses_gpu(config) else "CPU",

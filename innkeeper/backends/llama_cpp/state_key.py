@@ -32,6 +32,7 @@ def state_key(config: EngineConfig, model: "lib.llama_model_p", num_pool: int) -
     parts.append(f"long={num_pool > _trained_ctx(model)}")
     path = Path(config.path)
     parts += [_fingerprint(path.with_name(name)) for name in split_names(path.name)]
+    parts += [_fingerprint(Path(each.path)) for each in config.loras]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
