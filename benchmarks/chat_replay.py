@@ -6,7 +6,8 @@
 TRACE has one JSON object a line, in the order of the chat, with at least ``prompt`` (text). Each
 prompt is sent to ``/v1/completions`` with ``max_tokens`` 1; the replies are those of the recording,
 so each is new text to every server. The table counts the tokens that each server says it
-evaluated, less those of the reply before, which no cache could hold.
+evaluated, less those of the reply before, which no cache could hold; with ``--generated`` they are
+in the cache, as when a chat goes on, and the time to the first token is that of a real turn.
 
 Ours runs once in each policy of ``kv_reuse``; llama-server as it starts by default and with its
 ``--cache-reuse``, at the same context, threads and KV type.
@@ -80,11 +81,18 @@ async def first_token(client: httpx.AsyncClient, prompt: str) -> tuple[float, di
     return seconds, timings
 
 
-async def replay(url: str, prompts: Sequence[str], pause: float) -> list[Turn]:
+async def replay(
+    url: str, prompts: Sequence[str], pause: float, *, is_generated: bool = False
+) -> list[Turn]:
+    """One turn after the other. ``is_generated``: each reply is put behind its prompt, untimed,
+    before the next turn."""
     turns = []
     async with httpx.AsyncClient(base_url=url, timeout=600) as client:
         for index, prompt in enumerate(prompts):
             reply = reply_before(prompts[index - 1], prompt) if index else ""
+            if reply and is_generated:
+                await first_token(client, prompts[index - 1] + reply)
+                reply = ""
             reply_tokens = await count_tokens(client, reply) if reply else 0
             seconds, timings = await first_token(client, prompt)
             approximate = timings.get("cache_approx_n", 0)
@@ -145,7 +153,7 @@ def commands(args: argparse.Namespace, port: int) -> dict[str, list[str]]:
         found["llama-server"] = peer
         found["llama-server --cache-reuse 1"] = [*peer, "--cache-reuse", "1"]
         found["llama-server --cache-reuse 256"] = [*peer, "--cache-reuse", "256"]
-    return found
+    return {name: line for name, line in found.items() if name.startswith(args.only)}
 
 
 async def main() -> None:
@@ -159,7 +167,13 @@ async def main() -> None:
     parser.add_argument("--pause", type=float, default=0.0, help="seconds between turns")
     parser.add_argument("--turns", type=int, default=1000)
     parser.add_argument("--skip", type=int, default=5, help="turns before the chat is full")
+    parser.add_argument(
+        "--generated",
+        action="store_true",
+        help="put each reply behind its prompt, untimed, as if it had been written here",
+    )
     parser.add_argument("--llama-server", help="its binary")
+    parser.add_argument("--only", default="", help="servers whose names begin with this")
     args = parser.parse_args()
     lines = args.trace.read_text().splitlines()[: args.turns]
     prompts = [json.loads(line)["prompt"] for line in lines]
@@ -172,7 +186,8 @@ async def main() -> None:
         with tempfile.TemporaryDirectory() as home:
             url = f"http://127.0.0.1:{port}"
             async with server(command, url, home):
-                turns = (await replay(url, prompts, args.pause))[args.skip :]
+                turns = await replay(url, prompts, args.pause, is_generated=args.generated)
+                turns = turns[args.skip :]
         new = sorted(max(0, turn.evaluated - turn.reply) for turn in turns)
         seconds = [turn.first_token_seconds for turn in turns]
         table.add(
