@@ -22,7 +22,7 @@ MIN_TOKENS = 256
 """Shorter bases are read again quickly enough."""
 MIN_NEW = 64
 """A base is written again once it has this many tokens beyond what is on disk."""
-_MAX_PLANNED = 8
+_MAX_PLANNED = 4
 """Stored bases, those with the longest common start first, that edits are looked for in."""
 _RAM_BYTES_PER_SECOND = 1.5e9
 _DISK_BYTES_PER_SECOND = 4e8
@@ -90,6 +90,8 @@ class Tiers:
     ) -> Found | None:
         """The stored base that serves more of ``tokens`` than ``beyond``, and enough more that
         loading it takes less time than reading."""
+        if len(tokens) - beyond < MIN_NEW:
+            return None
         stored: list[RamState | DiskState] = [*self._in_ram, *self._on_disk()]
         ranked = sorted(stored, key=lambda each: -common_prefix(each.tokens, tokens))
         best: Found | None = None

@@ -275,6 +275,25 @@ def test_edits_never_break_any_model(
     assert session.runner.can_edit == any(end.timings.cache_approx_n for end in ends)
 
 
+@pytest.mark.parametrize("model_path", UNQUANTIZED, indirect=True)
+def test_exact_policy_equals_a_server_without_reuse(
+    model_path: Path, open_session: Callable[..., Session]
+) -> None:
+    """Greedy replies over messages that fall out, lore that comes and goes, and a swipe."""
+    session = open_session(model_path, kv_reuse="exact", kv_type_k="f32", kv_type_v="f32")
+    num_reused = 0
+    for first, last, lore in ((0, 3, ""), (0, 4, ""), (1, 5, PROMPTS[0]), (1, 5, ""), (1, 5, "")):
+        prompt = CARD + lore + "".join(MESSAGES[first:last])
+        request_id = session.submit(prompt, logprobs=0)
+        session.run()
+        expected = reference(model_path, prompt, llama_cpp.GGML_TYPE_F32)
+        assert_same_or_near_tie(session.tokens(request_id), expected)
+        timings = session.finished(request_id).timings
+        assert timings.cache_approx_n == 0
+        num_reused += timings.cache_n
+    assert num_reused > 0 or session.runner.has_state
+
+
 def test_exact_again_after_idle_time(
     tiny_llama: Path, open_session: Callable[..., Session]
 ) -> None:
