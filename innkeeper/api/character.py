@@ -51,8 +51,16 @@ def as_play(request: GenerateRequest, body: Mapping[str, Any]) -> GenerateReques
     who = _character(body)
     prompt = _prompt(request.messages or (), who, continues=request.continue_last)
     stop = tuple(dict.fromkeys((*request.stop, f"\n{who.user}:", f"\n{who.name}:")))
+    unused = ("not applied: the template (mode chat has none)",) if request.chat_template else ()
     return msgspec.structs.replace(
-        request, prompt=prompt, messages=None, template_kwargs={}, continue_last=False, stop=stop
+        request,
+        prompt=prompt,
+        messages=None,
+        template_kwargs={},
+        chat_template=None,
+        continue_last=False,
+        stop=stop,
+        warnings=(*request.warnings, *unused),
     )
 
 

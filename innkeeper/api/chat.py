@@ -24,12 +24,15 @@ _ROLES = {
 }
 _MAX_MESSAGES = 100_000
 _MAX_TOP_LOGPROBS = 100
+_MAX_TEMPLATE_CHARS = 256 * 1024
 _MAX_TEXT_CHARS = 64 * 1024 * 1024
 _KEPT = ("name", "tool_call_id", "reasoning_content")
 _TEMPLATE_NAMES = ("enable_thinking", "reasoning_effort", "preserve_thinking")
 
 ROUTE_FIELDS = (
+    "chat_template",
     "chat_template_kwargs",
+    "instruction_template_str",
     "continue_",
     "continue_final_message",
     "mode",
@@ -39,10 +42,7 @@ ROUTE_FIELDS = (
 )
 """What only chat takes."""
 
-_NOT_APPLIED = (
-    "instruction_template instruction_template_str chat_template_str character"
-    " chat_instruct_command"
-).split()
+_NOT_APPLIED = ("instruction_template chat_template_str character chat_instruct_command").split()
 
 
 class ChatTop(Struct, frozen=True):
@@ -119,6 +119,7 @@ def parse(body: Mapping[str, Any]) -> Call:
         shows_reasoning=reasoning.is_shown(body),
         reasoning_budget=reasoning.budget(body),
         logprobs=_num_logprobs(body),
+        chat_template=_template(body),
         template_kwargs={**reasoning.template_kwargs(body), **template_kwargs(body)},
         continue_last=_continues(body),
         warnings=[f"not applied: {name} (the model's own template is used)" for name in ignored],
@@ -270,6 +271,15 @@ def _num_logprobs(body: Mapping[str, Any]) -> int | None:
     count = 0 if top is None else values.integer(0, _MAX_TOP_LOGPROBS)("top_logprobs", top)
     wanted = values.flag("logprobs", body.get("logprobs") or False)
     return int(count) if wanted else None
+
+
+def _template(body: Mapping[str, Any]) -> str | None:
+    """Jinja that the request brings. Raises: InvalidRequestError."""
+    read = values.text(_MAX_TEMPLATE_CHARS)
+    for name in ("instruction_template_str", "chat_template"):
+        if body.get(name):
+            return str(read(name, body[name]))
+    return None
 
 
 def template_kwargs(body: Mapping[str, Any]) -> dict[str, Any]:

@@ -213,6 +213,8 @@ class GenerateRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Keep only this many last prompt tokens (and BOS); what was cut is reported."""
     template_kwargs: dict[str, Any] = {}
     """Variables for the chat template, such as ``enable_thinking``."""
+    chat_template: str | None = None
+    """Jinja instead of the model's own."""
     continue_last: bool = False
     """Chat: the last message is the assistant's and goes on; no new turn is opened."""
     tools: ToolUse | None = None

@@ -8,7 +8,13 @@ import msgspec
 from innkeeper.core import GenerateRequest, Message, ModelFacts
 from innkeeper.core.frames import Delta, Finished, ProbedStep
 from innkeeper.enginelink import EngineLink
-from innkeeper.errors import BusyError, InnkeeperError, InvalidRequestError, PromptTooLongError
+from innkeeper.errors import (
+    BusyError,
+    InnkeeperError,
+    InvalidRequestError,
+    PromptTooLongError,
+    UnsupportedModelError,
+)
 from innkeeper.prompt import reply_form
 from innkeeper.prompt.renderer import RenderedPrompt
 from innkeeper.serving.loaded import LoadedModel
@@ -147,13 +153,19 @@ class Generate:
 async def _render(
     request: GenerateRequest, messages: Sequence[Message], model: LoadedModel
 ) -> RenderedPrompt:
-    return await model.renderer.render(
-        messages, continue_last=request.continue_last, variables=request.template_kwargs
-    )
+    renderer = await model.renderer_of(request.chat_template)
+    try:
+        return await renderer.render(
+            messages, continue_last=request.continue_last, variables=request.template_kwargs
+        )
+    except UnsupportedModelError as error:
+        if request.chat_template is None:
+            raise
+        raise InvalidRequestError(str(error), field="chat_template") from None
 
 
 async def _with_prompt(request: GenerateRequest, model: LoadedModel) -> GenerateRequest:
-    template = model.facts.chat_template
+    template = request.chat_template or model.facts.chat_template
     request = reply_form.for_template(request, template)
     rendered = await _render(request, request.messages or (), model)
     negative = request.negative_prompt
@@ -165,6 +177,7 @@ async def _with_prompt(request: GenerateRequest, model: LoadedModel) -> Generate
         request,
         negative_prompt=negative,
         template_kwargs={},
+        chat_template=None,
         tools=None,
         warnings=(*request.warnings, *rendered.warnings),
     )

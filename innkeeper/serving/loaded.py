@@ -16,6 +16,7 @@ from innkeeper.serving.fit import Need
 logger = logging.getLogger(__name__)
 
 _STEADY_SECONDS = 60.0
+_MAX_TEMPLATES = 4
 _NOTICE_SECONDS = 0.005
 _DRAIN_POLL_SECONDS = 0.02
 
@@ -44,6 +45,7 @@ class LoadedModel:
         self.renderer = Renderer(
             facts.chat_template, bos_text=facts.bos_text, eos_text=facts.eos_text
         )
+        self._renderers: dict[str, Renderer] = {}
         self.is_leaving = False
         """Nobody new may use it: it makes room for another."""
         self.last_used = time.monotonic()
@@ -70,6 +72,19 @@ class LoadedModel:
     def is_busy(self) -> bool:
         """It writes a reply, or somebody is about to ask for one."""
         return self._num_users > 0 or self.link.num_open > 0
+
+    async def renderer_of(self, template: str | None) -> Renderer:
+        """Of a request's own template, or of the model's. The last few are kept."""
+        if template is None:
+            return self.renderer
+        found = self._renderers.pop(template, None)
+        if found is None:
+            facts = self.facts
+            found = Renderer(template, bos_text=facts.bos_text, eos_text=facts.eos_text)
+        self._renderers[template] = found
+        if len(self._renderers) > _MAX_TEMPLATES:
+            await self._renderers.pop(next(iter(self._renderers))).close()
+        return found
 
     def claim(self, count: int = 1) -> "LoadedModel":
         """Keeps it from being evicted until ``release``, so long that a request can be sent."""
@@ -112,7 +127,8 @@ class LoadedModel:
         """Ends it for good. Idempotent."""
         self._is_closed = True
         await self.stop()
-        await self.renderer.close()
+        for renderer in (self.renderer, *self._renderers.values()):
+            await renderer.close()
 
     # --- after a crash --------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Oobabooga's mode ``chat``."""
+"""Oobabooga's mode ``chat``, and templates that requests bring."""
 
 from typing import Any
 
@@ -63,3 +63,24 @@ def test_bad_fields_are_named(client: httpx.Client, changes: dict[str, Any], fie
 def test_without_the_mode_the_names_are_reported(client: httpx.Client) -> None:
     answer = client.post("/v1/chat/completions", json={**PLAY, "mode": "instruct"}).json()
     assert any("name1" in warning for warning in answer["warnings"])
+
+
+@pytest.mark.parametrize("name", ["instruction_template_str", "chat_template"])
+def test_a_request_may_bring_its_template(client: httpx.Client, name: str) -> None:
+    template = "{% for m in messages %}[{{ m.role }}] {{ m.content }} {% endfor %}>"
+    text = prompt(client, mode="instruct", **{name: template})
+    assert text == "[user] Hello. [assistant] Good evening. [user] A room? >"
+    assert "<|im_start|>" in prompt(client, mode="instruct"), "the next one has the model's own"
+
+
+@pytest.mark.parametrize("template", ["{% for %}", "{{ 1 / 0 }}", "{% while %}"])
+def test_a_template_that_cannot_be_used_is_refused(client: httpx.Client, template: str) -> None:
+    body = {**PLAY, "mode": "instruct", "chat_template": template}
+    answer = client.post("/v1/chat/completions", json=body)
+    assert answer.status_code == 400 and answer.json()["error"]["param"] is not None
+
+
+def test_more_templates_than_are_kept_work(client: httpx.Client) -> None:
+    for number in range(7):
+        text = prompt(client, mode="instruct", chat_template=f"{number}{{{{ bos_token }}}}")
+        assert text == f"{number}<s>"
