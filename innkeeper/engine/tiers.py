@@ -61,6 +61,7 @@ class Tiers:
         self.disk = disk
         self._speeds = {RamState: _RAM_BYTES_PER_SECOND, DiskState: _DISK_BYTES_PER_SECOND}
         self._token_seconds = _TOKEN_SECONDS
+        self._can_save = True
         self._writer = _Writer(disk) if disk is not None else None
 
     @property
@@ -154,7 +155,11 @@ class Tiers:
         num_stored = max(
             (common_prefix(each.tokens, base.tokens) for each in at_least_as_exact), default=0
         )
-        is_long = len(base.tokens) >= MIN_TOKENS and len(base.tokens) - num_stored >= MIN_NEW
+        is_long = (
+            self._can_save
+            and len(base.tokens) >= MIN_TOKENS
+            and len(base.tokens) - num_stored >= MIN_NEW
+        )
         return is_long and not base.is_remnant
 
     def _num_reused(
@@ -178,7 +183,8 @@ class Tiers:
         try:
             return self._runner.save(sequence_id)
         except (EngineError, MemoryError) as error:
-            print(f"sequence {sequence_id} could not be saved: {error}", file=sys.stderr)
+            print(f"a chat could not be saved, and no other will be: {error}", file=sys.stderr)
+            self._can_save = False
             return None
 
     def _load_seconds(self, stored: RamState | DiskState) -> float:

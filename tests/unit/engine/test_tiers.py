@@ -11,6 +11,7 @@ from innkeeper.engine.disk_cache import DiskCache
 from innkeeper.engine.kv_cache import KVCache
 from innkeeper.engine.reuse import Policy
 from innkeeper.engine.tiers import Tiers
+from innkeeper.errors import EngineError
 from tests.unit.engine.test_kv_cache import evaluate
 
 SLOW = 1.0
@@ -166,3 +167,21 @@ def test_a_full_disk_ends_writing_and_nothing_else(
     assert "No space left" in capsys.readouterr().err
     assert place.turn([*chat(1), 7]) == (600, 0)
     assert not place.cache.has_unwritten()
+
+
+def test_a_backend_that_cannot_save_is_asked_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def refuse(sequence_id: int) -> None:
+        calls.append(sequence_id)
+        raise EngineError("no state")
+
+    place = Place(0, tmp_path)
+    monkeypatch.setattr(place.runner, "save", refuse)
+    for number in range(3):
+        place.turn(chat(number))
+    assert place.cache.write_one() == 0
+    assert not place.cache.has_unwritten()
+    assert len(calls) == 1
