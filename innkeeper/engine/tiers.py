@@ -147,6 +147,8 @@ class Tiers:
 
     def _is_worth_it(self, base: Base, *, is_for_disk: bool = False) -> bool:
         """Whether much of ``base`` would be lost with it."""
+        if not self._can_save or base.is_remnant or len(base.tokens) < MIN_TOKENS:
+            return False
         stored: list[RamState | DiskState] = [*self._on_disk()]
         stored += [] if is_for_disk else self._in_ram
         at_least_as_exact = (
@@ -155,12 +157,7 @@ class Tiers:
         num_stored = max(
             (common_prefix(each.tokens, base.tokens) for each in at_least_as_exact), default=0
         )
-        is_long = (
-            self._can_save
-            and len(base.tokens) >= MIN_TOKENS
-            and len(base.tokens) - num_stored >= MIN_NEW
-        )
-        return is_long and not base.is_remnant
+        return len(base.tokens) - num_stored >= MIN_NEW
 
     def _num_reused(
         self, stored: RamState | DiskState, tokens: Sequence[int], policy: Policy, speaker: str
