@@ -15,7 +15,6 @@ from innkeeper.enginelink import EngineLink
 from innkeeper.enginelink.link import StartEngine
 from innkeeper.errors import BusyError, InnkeeperError, NoModelError, NotFoundError
 from innkeeper.planner.hardware import Hardware, probe
-from innkeeper.prompt import Renderer
 from innkeeper.serving.engine_settings import EngineDefaults, Overrides
 from innkeeper.serving.fit import CheckModel, Room, check_model, make_room
 from innkeeper.serving.jobs import LoadJob
@@ -139,13 +138,6 @@ class Models:
     def healthy(self) -> bool:
         """A model is loaded and its engine answers."""
         return self._current is not None and self._current.link.responsive
-
-    @property
-    def renderer(self) -> Renderer:
-        """Of the current model's chat template. Raises: NoModelError."""
-        if self._current is None:
-            raise _no_model()
-        return self._current.renderer
 
     @property
     def link(self) -> EngineLink | None:
