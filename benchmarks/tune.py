@@ -4,7 +4,7 @@
 
 The search sees two layers for some seconds. Here the whole model does a recorded chat turn (150
 tokens read, 200 written, behind a prompt) and reads a cold prompt of 1,700, with the default and
-with what the search chose, in turn. "beside" is default over tuned: above 1 the tuned one is faster.
+with what the search chose, in turn. "beside" is default over tuned: above 1, tuned is faster.
 """
 
 import argparse

@@ -16,6 +16,8 @@ from innkeeper.units import format_bytes
 
 if TYPE_CHECKING:
     from innkeeper.config import Settings
+    from innkeeper.formats.source import Source
+    from innkeeper.hub.fit import RepoRow
     from innkeeper.library import Choice
     from innkeeper.planner.fit import FitRow
     from innkeeper.planner.hardware import Hardware
@@ -137,9 +139,13 @@ class _Asked:
 
     def _local(self, path: Path, name: str, *, is_quick: bool = False) -> dict[str, Any]:
         from innkeeper.formats import gguf
+        from innkeeper.formats.source import LocalSource
         from innkeeper.planner.fit import fit as fit_header
 
-        header = gguf.read_model(_gguf_in(path)).header
+        file = _gguf_in(path)
+        if file is None:
+            return {**_torch_row(LocalSource(path), name, self.wishes), "path": str(path)}
+        header = gguf.read_model(file).header
         verify = None if is_quick else self.verify
         row = fit_header(header, self.hardware, self.wishes, name=name, verify=verify)
         return {**row.to_json(), "exact": True, "path": str(path)}
@@ -156,9 +162,15 @@ class _Asked:
         listing = list_repo(hub, address.repo_id)
         source = HubSource(hub, listing)
         table = RepoFit(source, variants(listing), self.hardware, self.wishes, self.verify)
-        if address.wanted is not None:
-            return _row_json(table.exact(choose_variant(listing, address.wanted)))
-        return [_row_json(row) for row in table.rows()]
+        if address.wanted is None:
+            return [self._row_json(row, source) for row in table.rows()]
+        return self._row_json(table.exact(choose_variant(listing, address.wanted)), source)
+
+    def _row_json(self, row: "RepoRow", source: "Source") -> dict[str, Any]:
+        if row.variant.kind != "safetensors" or row.variant.missing:
+            return _row_json(row)
+        name = f"{row.variant.repo_id}:{row.variant.name}"
+        return {**_row_json(row), **_torch_row(source, name, self.wishes)}
 
 
 def choose_from_catalogue(
@@ -196,15 +208,41 @@ def _kv_types(text: str | None) -> tuple[str | None, str | None]:
     return key, value if comma else key
 
 
-def _gguf_in(path: Path) -> Path:
+def _gguf_in(path: Path) -> Path | None:
+    """The GGUF that ``path`` is or has; None for a folder of safetensors."""
     if not path.is_dir():
         return path
     files = sorted(path.glob("*.gguf"))
-    if not files:
-        raise InvalidRequestError(
-            f"{path} has no .gguf file", hint="what safetensors need is not known yet"
-        )
-    return files[0]
+    if not files and not any(path.glob("*.safetensors")):
+        raise InvalidRequestError(f"{path} has no model in it", hint="name a model's folder")
+    return files[0] if files else None
+
+
+def _torch_row(source: "Source", name: str, wishes: "Wishes") -> dict[str, Any]:
+    """What a set of safetensors would need in torch, which is an approximation."""
+    from innkeeper.formats.hf_config import context_length
+    from innkeeper.formats.identify_hf import read_weights
+    from innkeeper.planner.plan import AUTO_CTX
+    from innkeeper.planner.torch_estimate import TorchSettings, estimate_torch
+
+    weights, config = read_weights(source)
+    num_ctx = wishes.num_ctx or min(context_length(config)[0] or AUTO_CTX, AUTO_CTX)
+    needs = estimate_torch(weights, config, TorchSettings(num_ctx=num_ctx))
+    return {
+        "name": name,
+        "quant": None,
+        "fits": None,
+        "exact": False,
+        "approximate": True,
+        "num_ctx": num_ctx,
+        "weights_bytes": needs.weights_bytes,
+        "kv_bytes": needs.kv_bytes,
+        "compute_bytes": needs.activation_bytes,
+        "process_bytes": needs.process_bytes,
+        "total_bytes": needs.total_bytes,
+        "reason": f"safetensors need about {format_bytes(needs.total_bytes)} in torch with"
+        f" {num_ctx:,} tokens of context; they cannot be loaded here yet",
+    }
 
 
 def _row_json(row: Any) -> dict[str, Any]:

@@ -73,6 +73,21 @@ def identify_hf(source: Source, name: str, path: str, *, chosen: str | None = No
     )
 
 
+def read_weights(source: Source) -> tuple[SafetensorsHeader, dict[str, Any]]:
+    """The header of a whole set, and the text part of its ``config.json``.
+
+    Raises: CorruptModelError if parts of it are missing.
+    """
+    weights, missing, files = _weights(source, None)
+    if missing or not files:
+        raise CorruptModelError(
+            f"{len(missing) or 'all'} parts of the safetensors are missing",
+            hint="download it again",
+        )
+    config = hf_config.text_config(hf_config.read_json(source, "config.json") or {})
+    return weights, dict(config)
+
+
 def _weights(source: Source, chosen: str | None) -> tuple[SafetensorsHeader, list[str], list[str]]:
     """(header of all shards that are there, missing shards, shards that are there)."""
     names = _weight_names(source, chosen)

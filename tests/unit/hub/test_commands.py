@@ -189,6 +189,20 @@ def test_fit_of_one_quantization_or_file_is_one_object(stocked: LocalHub, run: A
         assert remote[field] == local[field], field
 
 
+def test_fit_tells_what_safetensors_would_need(server: LocalHub, run: Any, tmp_path: Path) -> None:
+    folder = made.hf(tmp_path / "st", vocab_size=1000, intermediate_size=512)
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    server.add("org/st", files)
+    here = run("fit", str(folder), "--json", "--ctx", "4096").json
+    remote = run("fit", "org/st:safetensors", "--json", "--ctx", "4096").json
+    for row in (here, remote, *run("fit", "org/st", "--json", "--ctx", "4096").json):
+        assert row["fits"] is None and row["approximate"]
+        kinds = ("weights", "kv", "compute", "process")
+        assert row["total_bytes"] == sum(row[f"{kind}_bytes"] for kind in kinds)
+        assert row["weights_bytes"] == here["weights_bytes"] > 0
+        assert "in torch with 4,096 tokens" in row["reason"]
+
+
 def test_fit_counts_what_overrules_the_plan(stocked: LocalHub, run: Any) -> None:
     fit = ("fit", "org/m:Q8_0", "--no-verify", "--json", "--ctx", "512")
     usual = run(*fit).json
