@@ -144,7 +144,7 @@ def read_cases(truth: Path, folder: Path) -> Iterator[Case]:
             name = row["model"]
             if name not in headers:
                 headers[name] = gguf.read(folder / f"{name}.gguf")
-            settings = _settings(row)
+            settings = settings_of(row)
             if settings.max_ubatch != _DEFAULT_UBATCH or settings.max_sequences != 1:
                 continue
             if settings.num_outputs or not settings.repack_types:
@@ -153,7 +153,8 @@ def read_cases(truth: Path, folder: Path) -> Iterator[Case]:
             yield Case(headers[name], read_shape(headers[name]), settings, *sizes)
 
 
-def _settings(row: dict[str, str]) -> ContextSettings:
+def settings_of(row: dict[str, str]) -> ContextSettings:
+    """Of one row of the truth."""
     return ContextSettings(
         num_pool=int(row["n_ctx"]),
         max_sequences=int(row["n_seq_max"]),

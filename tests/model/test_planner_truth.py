@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.fit_error import settings_of
 from innkeeper.formats import gguf
-from innkeeper.planner.estimate import ContextSettings, MemoryEstimate, estimate
-from innkeeper.planner.hardware import X86_REPACK_TYPES
+from innkeeper.planner.estimate import MemoryEstimate, estimate
 
 SHARED = Path(os.environ.get("INNKEEPER_SHARED", Path(__file__).parents[3] / "shared")) / "data"
 TRUTH = SHARED / "memory_ground_truth.csv"
@@ -34,21 +34,6 @@ class Row:
     @property
     def compute_error(self) -> float:
         return abs(self.ours.compute_bytes / self.measured("compute_bytes") - 1)
-
-
-def settings_of(row: dict[str, str]) -> ContextSettings:
-    return ContextSettings(
-        num_pool=int(row["n_ctx"]),
-        max_sequences=int(row["n_seq_max"]),
-        kv_type_k=row["type_k"],
-        kv_type_v=row["type_v"],
-        max_batch=int(row["n_batch"]),
-        max_ubatch=int(row["n_ubatch"]),
-        num_outputs=int(row["n_outputs_max"]),
-        flash_attention=row["flash_attn"] == "1",
-        kv_unified=row["kv_unified"] == "1",
-        repack_types=X86_REPACK_TYPES if row["repack"] == "1" else frozenset(),
-    )
 
 
 @pytest.fixture(scope="module")
