@@ -8,10 +8,11 @@ from typing import NamedTuple
 import msgspec
 
 from innkeeper.core import GenerateRequest, SamplingParams
-from innkeeper.core.frames import Probe
+from innkeeper.core.frames import Embed, Probe, Submit
 from innkeeper.engine.banned import automaton, short_phrases
 from innkeeper.engine.grammar import GrammarCompiler
 from innkeeper.engine.lookup import PromptLookup
+from innkeeper.engine.prompt import next_speaker, tokenize_negative, tokenize_prompt
 from innkeeper.engine.reasoning import Reasoning
 from innkeeper.engine.reply import ReplyText
 from innkeeper.engine.reuse import Policy
@@ -38,7 +39,7 @@ class Prepared(NamedTuple):
 
 
 class Admission:
-    """Makes sequences for one model. ``warm`` may run beside everything else."""
+    """Makes sequences for one model. ``prepare`` may run beside everything else."""
 
     def __init__(self, runner: Runner, kv_reuse: str) -> None:
         self._runner = runner
@@ -47,12 +48,28 @@ class Admission:
         self.vocabulary = Vocabulary(runner.tokenizer, facts.num_vocab, facts.end_ids)
         self._grammars = GrammarCompiler(self.vocabulary)
 
-    def warm(self, request: GenerateRequest) -> None:
-        """Makes what ``request`` needs of the whole vocabulary, which may take a second. Called on
-        another thread, so that no reply that is being written has to wait for it.
+    def prepare(self, frame: Submit | Probe | Embed) -> Prepared:
+        """Tokenizes the prompt and makes what the request needs of the whole vocabulary.
 
-        Raises: InvalidRequestError for a constraint that cannot be used.
+        Raises: InvalidRequestError naming the field, PromptTooLongError.
         """
+        facts, tokenizer = self._runner.facts, self._runner.tokenizer
+        if isinstance(frame, Embed):
+            raise InvalidRequestError(
+                f"{facts.name} writes text and makes no embeddings",
+                field="model",
+                hint="name an embedding model, or load this one with --pooling mean",
+            )
+        request = frame.request
+        tokens, truncated_n = tokenize_prompt(request, tokenizer, facts)
+        negative = tokenize_negative(request, tokens, tokenizer, facts)
+        self._warm(request)
+        probe = frame if isinstance(frame, Probe) else None
+        speaker = next_speaker(tokens, tokenizer)
+        return Prepared(frame.id, request, tokens, truncated_n, probe, negative, speaker)
+
+    def _warm(self, request: GenerateRequest) -> None:
+        """May take a second, which no reply that is being written should have to wait for."""
         if request.constraint is not None:
             self._grammars.compile(request.constraint)
         if Dry.is_on(request.sampling):

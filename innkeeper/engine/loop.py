@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 
 import msgspec
-import numpy as np
 
 from innkeeper.core import EngineStats, FinishReason
 from innkeeper.core.frames import (
@@ -21,24 +20,21 @@ from innkeeper.core.frames import (
     Embed,
     ErrorInfo,
     Failed,
-    Finished,
-    Probabilities,
     Probe,
-    ProbedStep,
-    SeenPrompt,
     Submit,
 )
 from innkeeper.engine.admission import Admission, Prepared
+from innkeeper.engine.answers import finished, probed
+from innkeeper.engine.choosing import Chooser
 from innkeeper.engine.guidance import guide
 from innkeeper.engine.kv_cache import KVCache
-from innkeeper.engine.logprobs import keep_only, likeliest, log_softmax, spread, token_logprob
-from innkeeper.engine.prompt import next_speaker, tokenize_negative, tokenize_prompt
+from innkeeper.engine.logprobs import log_softmax, spread, token_logprob
 from innkeeper.engine.reply import Released
-from innkeeper.engine.runner import Logits, Ranked, Runner
+from innkeeper.engine.runner import Logits, Runner
 from innkeeper.engine.scheduler import Batch, Scheduler, SliceSizer
 from innkeeper.engine.sequence import Sequence, Status
 from innkeeper.engine.tiers import Tiers
-from innkeeper.errors import EngineError, InnkeeperError, InvalidRequestError
+from innkeeper.errors import EngineError, InnkeeperError
 
 CLOSE_SECONDS = 10.0
 """An engine that ends takes about this long at most to write its cache."""
@@ -77,6 +73,7 @@ class Engine:
         self._siblings: dict[Sequence, list[Sequence]] = {}
         self._frames: list[msgspec.Struct] = []
         self._end_ids = frozenset(facts.end_ids)
+        self._chooser = Chooser(self.admission.vocabulary, self._end_ids)
         self._step_started = 0.0
         self._refreshes_idle = idle_refresh
         self._refresh: Sequence | None = None
@@ -87,25 +84,11 @@ class Engine:
         self._num_steps = self._num_prompt = self._num_predicted = self._num_refreshed = 0
 
     def prepare(self, frame: Submit | Probe | Embed) -> None:
-        """Tokenizes the prompt and warms up what the request needs; runs beside the loop.
+        """Puts a request into the inbox, its prompt tokenized; runs beside the loop.
 
-        Raises: InvalidRequestError, PromptTooLongError.
+        Raises: as ``Admission.prepare``.
         """
-        facts = self.runner.facts
-        if isinstance(frame, Embed):
-            raise InvalidRequestError(
-                f"{facts.name} writes text and makes no embeddings",
-                field="model",
-                hint="name an embedding model, or load this one with --pooling mean",
-            )
-        request, tokenizer = frame.request, self.runner.tokenizer
-        tokens, truncated_n = tokenize_prompt(request, tokenizer, facts)
-        negative = tokenize_negative(request, tokens, tokenizer, facts)
-        self.admission.warm(frame.request)
-        probe = frame if isinstance(frame, Probe) else None
-        speaker = next_speaker(tokens, tokenizer)
-        prepared = Prepared(frame.id, request, tokens, truncated_n, probe, negative, speaker)
-        self.inbox.put(prepared)
+        self.inbox.put(self.admission.prepare(frame))
 
     def run(self) -> None:
         """Steps until ``end`` is called, and then writes what would be lost to disk."""
@@ -316,39 +299,19 @@ class Engine:
         logprobs = None if wanted is None else log_softmax(logits)
         try:
             if sequence.probe is not None:
-                self._answer(sequence, sequence.probe, logits)
+                tokenizer = self.runner.tokenizer
+                found = probed(sequence, sequence.probe, logits, self._chooser, tokenizer)
+                self._end(sequence)
+                self._frames.append(found)
             elif len(sequence.tokens) >= sequence.max_length:
                 self._finish(sequence, "length")
             else:
-                token_id = self._choose(sequence, logits)
+                token_id = self._chooser.choose(sequence, logits)
                 if logprobs is not None and sequence.request.logprobs_after:
                     logprobs = spread(sequence.sampler.drawn_from(), token_id, logits.size)
                 self._follow(sequence, token_id, logprobs)
         except InnkeeperError as error:
             self._fail(sequence, error)
-
-    def _choose(self, sequence: Sequence, logits: Logits) -> int | None:
-        """The next token; None where the constraint allows none, so that the reply is complete."""
-        forced = sequence.reasoning.forced() if sequence.reasoning is not None else None
-        if forced is not None and forced not in sequence.bans.get(len(sequence.tokens), ()):
-            return forced
-        if not self._restrict(sequence, logits):
-            return None
-        return sequence.sampler.sample(logits)
-
-    def _restrict(self, sequence: Sequence, logits: Logits) -> bool:
-        """Bans in ``logits`` what may not come next, whatever the samplers say. False if nothing
-        may."""
-        sampling = sequence.request.sampling
-        if sampling.ban_eos or sequence.num_generated < sampling.min_tokens:
-            logits[list(self._end_ids)] = -np.inf
-        if sequence.heals and not sequence.num_generated:
-            keep_only(logits, self.admission.vocabulary.beginning_with(sequence.heals))
-        grammar = sequence.active_grammar
-        if grammar is not None and not grammar.restrict(logits):
-            return False
-        logits[list(sequence.bans.get(len(sequence.tokens), ()))] = -np.inf
-        return True
 
     def _follow(self, sequence: Sequence, token_id: int | None, logprobs: Logits | None) -> None:
         """Releases text, and finishes where the token ends the reply."""
@@ -411,59 +374,10 @@ class Engine:
                 )
             )
 
-    def _answer(self, sequence: Sequence, probe: Probe, logits: Logits) -> None:
-        ranked, steps, is_open = likeliest(logits, probe.top), [], True
-        if probe.traces:
-            steps.append(ProbedStep("model", logits.size, self._best(ranked, probe.top)))
-        if probe.use_samplers or probe.traces:
-            before = np.count_nonzero(logits > -np.inf)
-            is_open = self._restrict(sequence, logits)
-            num_left = int(np.count_nonzero(logits > -np.inf))
-            if probe.traces and num_left != before:
-                left = self._best(likeliest(logits, probe.top), probe.top)
-                steps.append(ProbedStep("constraint", num_left, left))
-        if probe.traces and is_open:
-            for name, num_left, found in sequence.sampler.trace(logits):
-                steps.append(ProbedStep(name, num_left, self._best(found, probe.top)))
-        elif probe.use_samplers and is_open:
-            ranked = sequence.sampler.distribution(logits)
-        self._end(sequence)
-        tokens = self._best(ranked, probe.top)
-        self._frames.append(Probabilities(sequence.request_id, tokens, tuple(steps)))
-
-    def _best(self, ranked: Ranked, count: int) -> tuple[tuple[int, str, float], ...]:
-        ids, probabilities = ranked[0][:count].tolist(), ranked[1][:count].tolist()
-        decode = self.runner.tokenizer.decode
-        return tuple((i, decode([i]), p) for i, p in zip(ids, probabilities, strict=True))
-
     def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
         self._release(sequence, sequence.reply.finish())
         self._end(sequence)
-        self._frames.append(
-            Finished(
-                sequence.request_id,
-                sequence.index,
-                reason,
-                sequence.timings(),
-                stop_text=sequence.reply.stop_text,
-                truncated_n=sequence.truncated_n,
-                warnings=self._warnings(sequence, reason),
-                debug=self._seen(sequence) if sequence.request.debug else None,
-            )
-        )
-
-    def _seen(self, sequence: Sequence) -> SeenPrompt:
-        tokens = sequence.tokens[: sequence.num_prompt]
-        return SeenPrompt(self.runner.tokenizer.decode(tokens), tuple(tokens))
-
-    def _warnings(self, sequence: Sequence, reason: FinishReason) -> tuple[str, ...]:
-        asked, num_ctx = sequence.request.max_tokens, self.runner.facts.num_ctx
-        if reason != "length" or asked is None or sequence.num_generated >= asked:
-            return ()
-        return (
-            f"the context of {num_ctx} tokens ended the reply after {sequence.num_generated} of"
-            f" {asked} tokens; a larger --ctx or a shorter prompt leaves more room",
-        )
+        self._frames.append(finished(sequence, reason, self.runner.facts, self.runner.tokenizer))
 
     def _fail(self, sequence: Sequence, error: InnkeeperError) -> None:
         """Ends the whole request of ``sequence``."""

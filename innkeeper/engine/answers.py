@@ -1,0 +1,68 @@
+"""The frames that answer a request: its end, and the next-token distribution it asked for."""
+
+import numpy as np
+
+from innkeeper.core import FinishReason, ModelFacts
+from innkeeper.core.frames import Finished, Probabilities, Probe, ProbedStep, SeenPrompt
+from innkeeper.engine.choosing import Chooser
+from innkeeper.engine.logprobs import likeliest
+from innkeeper.engine.runner import Logits, Ranked, Tokenizer
+from innkeeper.engine.sequence import Sequence
+
+
+def finished(
+    sequence: Sequence, reason: FinishReason, facts: ModelFacts, tokenizer: Tokenizer
+) -> Finished:
+    """The last frame of one choice, with what it cost and what its client should know."""
+    return Finished(
+        sequence.request_id,
+        sequence.index,
+        reason,
+        sequence.timings(),
+        stop_text=sequence.reply.stop_text,
+        truncated_n=sequence.truncated_n,
+        warnings=_warnings(sequence, reason, facts.num_ctx),
+        debug=_seen(sequence, tokenizer) if sequence.request.debug else None,
+    )
+
+
+def probed(
+    sequence: Sequence, probe: Probe, logits: Logits, chooser: Chooser, tokenizer: Tokenizer
+) -> Probabilities:
+    """What may come next, and behind which step, as ``probe`` asks. Changes ``logits``
+    (num_vocab,)."""
+
+    def best(ranked: Ranked) -> tuple[tuple[int, str, float], ...]:
+        ids, probabilities = ranked[0][: probe.top].tolist(), ranked[1][: probe.top].tolist()
+        return tuple((i, tokenizer.decode([i]), p) for i, p in zip(ids, probabilities, strict=True))
+
+    ranked, steps, is_open = likeliest(logits, probe.top), [], True
+    if probe.traces:
+        steps.append(ProbedStep("model", logits.size, best(ranked)))
+    if probe.use_samplers or probe.traces:
+        before = np.count_nonzero(logits > -np.inf)
+        is_open = chooser.restrict(sequence, logits)
+        num_left = int(np.count_nonzero(logits > -np.inf))
+        if probe.traces and num_left != before:
+            steps.append(ProbedStep("constraint", num_left, best(likeliest(logits, probe.top))))
+    if probe.traces and is_open:
+        for name, num_left, found in sequence.sampler.trace(logits):
+            steps.append(ProbedStep(name, num_left, best(found)))
+    elif probe.use_samplers and is_open:
+        ranked = sequence.sampler.distribution(logits)
+    return Probabilities(sequence.request_id, best(ranked), tuple(steps))
+
+
+def _seen(sequence: Sequence, tokenizer: Tokenizer) -> SeenPrompt:
+    tokens = sequence.tokens[: sequence.num_prompt]
+    return SeenPrompt(tokenizer.decode(tokens), tuple(tokens))
+
+
+def _warnings(sequence: Sequence, reason: FinishReason, num_ctx: int) -> tuple[str, ...]:
+    asked = sequence.request.max_tokens
+    if reason != "length" or asked is None or sequence.num_generated >= asked:
+        return ()
+    return (
+        f"the context of {num_ctx} tokens ended the reply after {sequence.num_generated} of"
+        f" {asked} tokens; a larger --ctx or a shorter prompt leaves more room",
+    )
