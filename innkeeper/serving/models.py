@@ -13,20 +13,20 @@ from msgspec import Struct
 from innkeeper.core import EngineConfig, ModelFacts
 from innkeeper.enginelink import EngineLink
 from innkeeper.enginelink.link import StartEngine
-from innkeeper.errors import BusyError, InnkeeperError, NoModelError, NotFoundError
+from innkeeper.errors import BusyError, InnkeeperError, NoModelError
 from innkeeper.planner.hardware import Hardware, probe
 from innkeeper.serving.engine_settings import EngineDefaults, Overrides
 from innkeeper.serving.fit import CheckModel, Room, check_model, make_room
 from innkeeper.serving.jobs import LoadJob
 from innkeeper.serving.loaded import LoadedModel
-from innkeeper.serving.names import ModelEntry, bare, entry, match, model_name, models_in
+from innkeeper.serving.names import ModelEntry, bare, match
+from innkeeper.serving.shelf import Shelf
 from innkeeper.serving.tuning import Tuning
 
 logger = logging.getLogger(__name__)
 
 _DRAIN_SECONDS = 30.0
 _SWEEP_SECONDS = 0.5
-_MAX_SHOWN = 20
 
 
 class KeepRules(Struct, frozen=True, kw_only=True):
@@ -83,9 +83,7 @@ class Models:
         tune: Tuning | None = None,
         retry_seconds: Sequence[float] = (0.0, 1.0, 2.0, 5.0, 10.0),
     ) -> None:
-        self._folder = folder
-        self._further = tuple(further)
-        self._defaults = defaults
+        self._shelf = Shelf((folder, *further), defaults)
         self._keep = keep or KeepRules()
         self._log_path = log_folder / "engine.log" if log_folder else None
         self._start = start
@@ -93,8 +91,6 @@ class Models:
         self._hardware = hardware
         self._tune = tune
         self._retry_seconds = tuple(retry_seconds)
-        self._chosen: dict[str, Path] = {}
-        self._configs: dict[str, EngineConfig] = {}
         self._idle_seconds: dict[str, float] = {}
         self._loaded: dict[str, LoadedModel] = {}
         self._current: LoadedModel | None = None
@@ -145,14 +141,8 @@ class Models:
         return self._current.link if self._current else None
 
     def entries(self) -> list[ModelEntry]:
-        """What can be loaded by name, sorted: files in the folder (first parts only), and those
-        loaded by path. Reads the folder anew each time."""
-        paths: dict[str, Path] = {}
-        for folder in reversed((self._folder, *self._further)):
-            paths |= models_in(folder)
-        paths |= self._chosen
-        found = [entry(path, name) for name, path in paths.items()]
-        return sorted((each for each in found if each), key=lambda each: each.name.lower())
+        """What can be loaded by name, sorted. Reads the folders anew each time."""
+        return self._shelf.entries()
 
     def resolve(self, name: str) -> tuple[str, str | None]:
         """The model that a client means by ``name``, empty for the current one, and a warning.
@@ -160,19 +150,8 @@ class Models:
         Where one model alone is loaded it answers to every name that no model has, since many
         clients send one that somebody else made up. Raises: NotFoundError.
         """
-        wanted = bare(name)
-        if not wanted:
-            return "", None
         here = self._loaded.keys() | self._loads.keys()
-        if (found := match(wanted, here)) is not None:
-            return found, None
-        names = [each.name for each in self.entries()]
-        if (found := match(wanted, names)) is not None:
-            return found, None
-        if self._keep.exact_names or len(here) > 1 or (names and not here):
-            raise self._not_found(name)
-        only = next(iter(here), "the loaded model")
-        return "", f"there is no model {wanted[:80]!r} here: {only} answered"
+        return self._shelf.resolve(name, here, exact=self._keep.exact_names)
 
     # --- using one --------------------------------------------------------------------------------
 
@@ -207,13 +186,13 @@ class Models:
                     raise
 
     def _load_for(self, name: str) -> _Load:
-        """The load to wait for, begun if need be. Raises: NoModelError, NotFoundError."""
+        """The load to wait for, begun if need be. Raises: NoModelError."""
         if name:
-            return self._loads.get(name) or self._begin(self._config(name), by_hand=False)
+            return self._loads.get(name) or self._begin(self._shelf.config(name), by_hand=False)
         if self._loads:
             return next(reversed(self._loads.values()))
         if self._asleep is not None:
-            return self._begin(self._config(self._asleep), by_hand=False)
+            return self._begin(self._shelf.config(self._asleep), by_hand=False)
         raise _no_model()
 
     async def _wait(self, load: _Load) -> LoadedModel:
@@ -236,20 +215,14 @@ class Models:
 
         Raises: NotFoundError if ``entries`` has no such name; BusyError during another load.
         """
-        wanted = name.removesuffix(".gguf")
-        for each in self.entries():
-            if each.name == wanted:
-                return self._by_hand(self._defaults.config(each.path, wanted, overrides))
-        raise self._not_found(name, field="model_name")
+        return self._by_hand(self._shelf.listed(name.removesuffix(".gguf"), overrides))
 
     def start_load_file(self, path: Path, overrides: Overrides | None = None) -> LoadJob:
         """Loads a file that the user of this computer chose; never a path from a request.
 
         Raises: BusyError during another load.
         """
-        name = model_name(Path(path.name))
-        self._chosen[name] = path
-        return self._by_hand(self._defaults.config(path, name, overrides))
+        return self._by_hand(self._shelf.choose(path, overrides))
 
     async def unload(self, name: str | None = None) -> None:
         """Ends the engine of ``name``, or of every model; their replies end as crashed. Nothing
@@ -294,19 +267,10 @@ class Models:
             if load.job.running:
                 name = load.job.state.name
                 raise BusyError(f"{name} is being loaded", hint="wait until it is ready")
-        self._configs[config.name] = config
+        self._shelf.remember(config)
         return self._begin(config, by_hand=True).job
 
     # --- the load itself --------------------------------------------------------------------------
-
-    def _config(self, name: str) -> EngineConfig:
-        """As it was loaded by hand before, or as the server is set. Raises: NotFoundError."""
-        if name in self._configs:
-            return self._configs[name]
-        for each in self.entries():
-            if each.name == name:
-                return self._defaults.config(each.path, name, None)
-        raise self._not_found(name)
 
     def _begin(self, config: EngineConfig, *, by_hand: bool) -> _Load:
         job = self._job = LoadJob(config.name)
@@ -467,15 +431,6 @@ class Models:
             return False
         left = self.seconds_left(model)
         return left is not None and left <= 0
-
-    def _not_found(self, name: str, field: str = "model") -> NotFoundError:
-        names = [each.name for each in self.entries()]
-        shown = ", ".join(names[:_MAX_SHOWN]) + (", ..." if len(names) > _MAX_SHOWN else "")
-        return NotFoundError(
-            f"there is no model {name[:80]!r} here",
-            field=field,
-            hint=f"there are: {shown}" if names else "put a .gguf file into the models folder",
-        )
 
 
 def _know_memory(going: Sequence[LoadedModel]) -> bool:

@@ -134,7 +134,7 @@ def test_failed_load_answers_its_reason_and_keeps_the_model(tmp_path: Path) -> N
     with Gateway(tmp_path, model=good) as gateway, gateway.client() as client:
 
         async def break_backend() -> None:
-            gateway.models._defaults = EngineDefaults(
+            gateway.models._shelf._defaults = EngineDefaults(
                 backend="fake", options={"fail_load": "no such tensor"}
             )
 
