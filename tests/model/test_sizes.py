@@ -3,6 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
+from msgspec import structs
+
 from innkeeper.core import EngineConfig
 from innkeeper.planner.hardware import probe
 from innkeeper.serving import EngineDefaults
@@ -30,6 +32,7 @@ def test_auto_takes_less_where_memory_is_short(tiny_llama: Path) -> None:
 
 def test_what_was_asked_for_stays(tiny_llama: Path) -> None:
     asked = config(tiny_llama, num_ctx=512, num_pool=700, num_gpu_layers=0, num_cpu_experts=0)
+    asked = structs.replace(asked, kv_type_k="q8_0", kv_type_v="f16", pooling="")
     assert choose_sizes(asked, Need(), TIGHT) == asked
 
 
