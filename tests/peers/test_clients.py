@@ -183,8 +183,10 @@ def test_ollama_errors_are_the_clients_own(llama: Any) -> None:
         lambda: llama.pull("other"),
         lambda: llama.delete("fake"),
         lambda: llama.copy("fake", "other"),
-        lambda: llama.embed(model="fake", input="a"),
     ):
         with pytest.raises(ollama.ResponseError, match="not supported") as caught:
             call()
         assert caught.value.status_code == 501
+    with pytest.raises(ollama.ResponseError, match="makes no embeddings") as caught:
+        llama.embed(model="fake", input="a")
+    assert caught.value.status_code == 400
