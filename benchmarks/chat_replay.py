@@ -153,7 +153,7 @@ def commands(args: argparse.Namespace, port: int) -> dict[str, list[str]]:
         found["llama-server"] = peer
         found["llama-server --cache-reuse 1"] = [*peer, "--cache-reuse", "1"]
         found["llama-server --cache-reuse 256"] = [*peer, "--cache-reuse", "256"]
-    return {name: line for name, line in found.items() if name.startswith(args.only)}
+    return {name: line for name, line in found.items() if args.only in ("", name)}
 
 
 async def main() -> None:
@@ -173,7 +173,7 @@ async def main() -> None:
         help="put each reply behind its prompt, untimed, as if it had been written here",
     )
     parser.add_argument("--llama-server", help="its binary")
-    parser.add_argument("--only", default="", help="servers whose names begin with this")
+    parser.add_argument("--only", default="", help="the one server of this name")
     args = parser.parse_args()
     lines = args.trace.read_text().splitlines()[: args.turns]
     prompts = [json.loads(line)["prompt"] for line in lines]
