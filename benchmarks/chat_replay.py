@@ -87,7 +87,9 @@ async def replay(
     """One turn after the other. ``is_generated``: each reply is put behind its prompt, untimed,
     before the next turn."""
     turns = []
-    async with httpx.AsyncClient(base_url=url, timeout=600) as client:
+    # A connection for each request: llama-server closes them while they are kept alive.
+    limits = httpx.Limits(max_keepalive_connections=0)
+    async with httpx.AsyncClient(base_url=url, timeout=600, limits=limits) as client:
         for index, prompt in enumerate(prompts):
             reply = reply_before(prompts[index - 1], prompt) if index else ""
             if reply and is_generated:
