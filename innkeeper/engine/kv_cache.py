@@ -98,7 +98,8 @@ class KVCache:
         lease = self._lease(sources, tokens, policy, speaker)
         if lease is None:
             return None
-        self._bases[lease.sequence_id].speaker = speaker
+        if speaker:  # one that goes on with a reply names nobody, and is still the same
+            self._bases[lease.sequence_id].speaker = speaker
         return lease._replace(num_restored=num_restored)
 
     def next_stop(self, sequence_id: int) -> int | None:
@@ -348,3 +349,4 @@ class KVCache:
 
     def _clear(self, sequence_id: int) -> None:
         self._editor.cut(sequence_id, self._bases[sequence_id], 0)
+        self._bases[sequence_id].speaker = ""

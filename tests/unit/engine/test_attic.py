@@ -57,6 +57,15 @@ def test_messages_that_come_back_are_not_read_again() -> None:
     assert pool.turn(CARD, LORE, MIDDLE, NEW) == REPAIR + 1
 
 
+def test_a_reply_that_is_continued_keeps_its_speaker() -> None:
+    pool = Pool()
+    pool.turn(CARD, OLD, MIDDLE, NEW)
+    pool.turn(CARD, LORE, MIDDLE, NEW)
+    reply = text(8)
+    pool.turn(CARD, LORE, MIDDLE, NEW, reply, speaker="")
+    assert pool.turn(CARD, OLD, MIDDLE, NEW, reply, [7]) <= 2 * REPAIR + 1
+
+
 def test_exact_policy_takes_nothing_from_the_attic() -> None:
     pool = Pool()
     pool.turn(CARD, OLD, MIDDLE, NEW)
