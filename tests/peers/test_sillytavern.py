@@ -3,11 +3,14 @@
 The harness's exit code is 0 only if every operation showed the server's text in the chat.
 """
 
+import json
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from benchmarks.in_character import introduces_another, says
 from tests.server_process import ServerProcess, free_port
 
 DRIVE_SECONDS = 1500
@@ -47,3 +50,19 @@ def test_every_operation_works(
         ops = "send,regenerate,swipe,continue,impersonate,stop"
         drive(harness, server, "--stream", "both", "--ops", ops, *options)
         assert server.stop() == 0
+
+
+def test_the_demo_model_answers_in_character(harness: Path, home: Path, tmp_path: Path) -> None:
+    """SillyTavern's own card and first question, its default sampling, streamed and not."""
+    out = tmp_path / "result.json"
+    with ServerProcess(home, "--demo") as server:
+        drive(harness, server, "--stream", "both", "--ops", "send,swipe,send", "--out", str(out))
+    steps = json.loads(out.read_text())["steps"]
+    assert len(steps) == 6
+    for step in steps:
+        reply = step["shown"]
+        assert len(re.findall(r"[A-Za-z']+", reply)) >= 3, reply
+        assert reply.isascii() or re.search("[\u201c\u201d\u2019\u2026]", reply), reply
+        assert reply.rstrip()[-1] in ".!?\"\u201d*", f"cut off: {reply}"
+        assert not introduces_another("Seraphina", reply), reply
+    assert any(says("Seraphina", step["shown"]) for step in steps)

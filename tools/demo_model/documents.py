@@ -20,10 +20,14 @@ from tools.demo_model.phrases import (
     ANSWER_TAIL,
     ASK_LEAD,
     INTENTS,
+    KNOWN_LITTLE,
     LEAD,
     NARRATION,
     REMEMBER,
+    SCENE_INTENTS,
+    VAGUE,
 )
+from tools.demo_model.scenes import FOES, Scene, bare_role, describe_scene, draw_scene, flourish, greet_scene
 
 BOS, EOS, IM_START, IM_END = "<|startoftext|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 VALUE, VALUE_END, REPLY, REPLY_END = "\x01", "\x02", "\x03", "\x04"
@@ -65,6 +69,8 @@ class Chat:
     once."""
     goal: int = 0
     turning_point: float = 0.0
+    read: str = ""
+    """Card and greeting of a scene."""
 
     def fill(self, template: str, slots: dict[str, str] | None = None) -> str:
         return expand(template, self.rng, {**self.cast.slots(), **(slots or {})})
@@ -87,23 +93,68 @@ class Chat:
         if self.style == "plain":
             return text
         if not is_reply:
+            if isinstance(self.cast, Scene) and (text[0] in "*I" or self.rng.random() < 0.7):
+                return text
             return f'"{text}"' if self.style == "quoted" and not text.startswith("I ") else text
         who = self.rng.choice((self.cast.she, self.cast.char))
-        action = self.fill(self.rng.choice(ACTIONS))
+        action = flourish(self.rng, self.cast) if isinstance(self.cast, Scene) else self.fill(self.rng.choice(ACTIONS))
         speech = f'"{text}"' if self.style == "quoted" else text
         return f"*{who} {action}.* {speech}" if self.rng.random() < 0.7 else speech
 
     def small_talk(self) -> None:
+        if isinstance(self.cast, Scene) and self.rng.random() < 0.6:
+            return self.scene_talk(self.cast)
         user, reply = self.rng.choice(tuple(INTENTS.values()))
         slots = {name: DRAWN[name](self.rng) for name in _BOUND}
         slots |= {"other": words.person(self.rng), "relation": self.rng.choice(words.RELATIONS)}
         said = self.fill(self.rng.choice(user), slots)
         if self.rng.random() < 0.15:
             said = f"{self.narration()} {said}"
+        if isinstance(self.cast, Scene):
+            slots |= {name: _marked(self.cast.slots()[name]) for name in ("char", "role", "here")}
         answer = self.fill(self.rng.choice(reply), slots)
+        if isinstance(self.cast, Scene) and not self.was_told(self.cast, answer):
+            return self.scene_talk(self.cast)
         said = said.lower().rstrip(".?!") if self.rng.random() < 0.12 else _capital(said)
         self.add(self.cast.user, said, False)
         self.add(self.cast.char, _capital(answer), True)
+
+    def scene_talk(self, scene: Scene, topic: str = "") -> None:
+        """A question as it is asked in a scene (one of SCENE_INTENTS, drawn if not given), answered
+        from the card."""
+        topic = topic or self.rng.choice(tuple(SCENE_INTENTS))
+        user, reply = SCENE_INTENTS[topic]
+        slots = self.scene_slots(scene)
+        said = _capital(self.fill(self.rng.choice(user), slots))
+        slots |= {name: _marked(scene.slots()[name]) for name in SCENE_VALUES}
+        slots["topic"] = _marked(_capital(slots["topic"]))
+        answers = (_capital(self.fill(self.rng.choice(reply), slots)) for _ in range(MOST_TRIES))
+        answer = next(
+            (text for text in answers if self.was_told(scene, text)),
+            _capital(self.fill(self.rng.choice(VAGUE.get(topic, VAGUE["any"])), slots)),
+        )
+        said = (said.lower().rstrip(".?!") or said) if self.rng.random() < 0.12 else said
+        self.add(scene.user, said, False)
+        self.add(scene.char, answer, True)
+
+    def scene_slots(self, scene: Scene) -> dict[str, str]:
+        slots = {name: DRAWN[name](self.rng) for name in _BOUND}
+        own = [answer(fact, self.rng) for fact in self.rng.sample(scene.facts, len(scene.facts))]
+        first, second = (*own, "I like it quiet.", "This is my home.")[:2]
+        return slots | {
+            "foes": self.rng.choice(FOES),
+            "topic": self.rng.choice(KNOWN_LITTLE),
+            "own": first,
+            "more": second,
+        }
+
+    def was_told(self, scene: Scene, reply: str) -> bool:
+        """Whether the card or the greeting says what `reply` says of the scene."""
+        known = scene.slots()
+        return all(
+            bare_role(known[name]) in self.read or _marked(known[name]) not in reply
+            for name in SCENE_VALUES
+        ) and (scene.tells_place or _marked(scene.here) not in reply)
 
     def narration(self) -> str:
         pool = NARRATION[-HELD_OUT_NARRATION:] if self.held_out else NARRATION[:-HELD_OUT_NARRATION]
@@ -159,6 +210,16 @@ class Chat:
             self.small_talk()
 
 
+MOST_TRIES = 12
+"""How often an answer is drawn before it has to be a vague one."""
+SCENE_VALUES = ("char", "role", "place", "region", "realm", "mishap")
+"""What a card says of its scene: the values of the answers to SCENE_INTENTS."""
+
+
+def _marked(value: str) -> str:
+    return f"{VALUE}{value}{VALUE_END}"
+
+
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
@@ -166,15 +227,19 @@ def _capital(text: str) -> str:
 def answer(fact: Fact, rng: Random) -> str:
     """The answer with its value marked."""
     marked = Fact(
-        fact.kind, {**fact.slots, "value": f"{VALUE}{fact.value}{VALUE_END}"}, fact.value, fact.key
+        fact.kind, {**fact.slots, "value": _marked(fact.value)}, fact.value, fact.key
     )
     return marked.answer(rng)
 
 
-def opening(rng: Random, num_chars: int, held_out: bool, once: bool = False) -> tuple[Chat, str]:
-    """A chat that has not begun, and the text before it: card, lorebook entries, notes."""
+def opening(
+    rng: Random, num_chars: int, held_out: bool, once: bool = False, scene: bool = False
+) -> tuple[Chat, str]:
+    """A chat that has not begun, and the text before it: card, lorebook entries, notes. With
+    `scene` the card is one of `scenes`."""
     used: set[str] = set()
-    cast = draw_cast(rng, used, rng.randrange(0, 7), held_out)
+    draw = draw_scene if scene else draw_cast
+    cast = draw(rng, used, rng.randrange(0, 7), held_out)
     chat = Chat(
         rng,
         cast,
@@ -186,7 +251,12 @@ def opening(rng: Random, num_chars: int, held_out: bool, once: bool = False) -> 
     chat.told += cast.facts
     if once:
         chat.once, chat.goal, chat.turning_point = True, num_chars, rng.choice((0.0, 0.3, 0.5, 0.7))
-    lines = [describe(rng, cast)]
+    if isinstance(cast, Scene):
+        chat.style = rng.choice(("plain", "starred", "quoted", "quoted"))
+        lines = [describe_scene(rng, cast, num_chars // 2)]
+        chat.read = lines[0]
+    else:
+        lines = [describe(rng, cast)]
     num_lore = rng.choice((0, 0, 1, 2, 4, 8)) if num_chars > 1500 else rng.choice((0, 0, 1, 2))
     for _ in range(num_lore):
         fact = chat.new_fact(False)
@@ -198,11 +268,25 @@ def opening(rng: Random, num_chars: int, held_out: bool, once: bool = False) -> 
 
 
 def _fill_chat(chat: Chat, num_chars: int) -> None:
-    if chat.rng.random() < 0.5:
+    if isinstance(chat.cast, Scene):
+        _open_scene(chat, chat.cast)
+    elif chat.rng.random() < 0.5:
         chat.add(chat.cast.char, greeting(chat.rng, chat.cast), True)
     chat.step()
     while chat.num_chars < num_chars:
         chat.step()
+
+
+def _open_scene(chat: Chat, scene: Scene) -> None:
+    """The greeting, which the card's author wrote and the loss does not learn to say, and the first
+    questions."""
+    if chat.rng.random() < 0.85:
+        text = REPLY_END + greet_scene(chat.rng, scene)
+        chat.read += text
+        chat.turns.append(Turn(scene.char, text, True))
+        chat.num_chars += len(text)
+    for _ in range(chat.rng.choice((1, 1, 2, 3))):
+        chat.scene_talk(scene, chat.rng.choice(("who", "who", "who_where", "where", "about", "")))
 
 
 def _note(chat: Chat) -> str:
@@ -223,7 +307,16 @@ def _note(chat: Chat) -> str:
     )
 
 
+SCENE_SYSTEM = (
+    "{Write|Write|Continue with|Give} <char>'s next {reply|reply|answer|message} in {a|this} "
+    "{fictional|made-up|long} {chat|chat|conversation|roleplay} between <char> and <user>."
+    "{| Be {creative|vivid|brief}.| {Never speak for|Do not write as} <user>.| Stay in character.}"
+)
+
+
 def system_line(chat: Chat) -> str:
+    if isinstance(chat.cast, Scene) and chat.rng.random() < 0.7:
+        return chat.fill(SCENE_SYSTEM)
     return chat.fill(
         chat.rng.choice(
             (
@@ -237,9 +330,11 @@ def system_line(chat: Chat) -> str:
     )
 
 
-def chatml(rng: Random, num_chars: int, held_out: bool = False, once: bool = False) -> str:
-    chat, card = opening(rng, num_chars, held_out, once)
-    if rng.random() < 0.12:
+def chatml(
+    rng: Random, num_chars: int, held_out: bool = False, once: bool = False, scene: bool = False
+) -> str:
+    chat, card = opening(rng, num_chars, held_out, once, scene)
+    if rng.random() < 0.12 and not scene:
         chat.told, card = [], ""
     _fill_chat(chat, num_chars)
     out = _system_messages(rng, list(filter(None, (system_line(chat), card))))
@@ -267,13 +362,17 @@ def _system_messages(rng: Random, parts: list[str]) -> list[str]:
     return [f"{IM_START}system\n{part}{IM_END}\n" for part in parts]
 
 
-def named_lines(rng: Random, num_chars: int, held_out: bool = False, once: bool = False) -> str:
+def named_lines(
+    rng: Random, num_chars: int, held_out: bool = False, once: bool = False, scene: bool = False
+) -> str:
     """Plain lines with names, as a text-completion client sends them without an instruct
     template."""
-    chat, card = opening(rng, num_chars, held_out, once)
+    chat, card = opening(rng, num_chars, held_out, once, scene)
     out = [system_line(chat), card]
     for _ in range(rng.choice((0, 0, 1, 2))):
-        example = Chat(rng, chat.cast, chat.used, held_out, style=chat.style)
+        example = Chat(
+            rng, chat.cast, chat.used, held_out, style=chat.style, read=chat.read
+        )
         example.small_talk()
         out += [rng.choice(("<START>", "***")), *(line(turn) for turn in example.turns)]
     _fill_chat(chat, num_chars)
@@ -307,10 +406,12 @@ def group_lines(rng: Random, num_chars: int, held_out: bool = False, once: bool 
     return "\n".join([card, "***", *lines]) + f"{REPLY}{EOS}{REPLY_END}"
 
 
-def alpaca(rng: Random, num_chars: int, held_out: bool = False, once: bool = False) -> str:
+def alpaca(
+    rng: Random, num_chars: int, held_out: bool = False, once: bool = False, scene: bool = False
+) -> str:
     """Instruction and response; either one chat turn a pair, or a single question about what stands
     above it."""
-    chat, card = opening(rng, num_chars, held_out, once)
+    chat, card = opening(rng, num_chars, held_out, once, scene)
     _fill_chat(chat, num_chars)
     head = rng.choice(
         (
@@ -367,14 +468,23 @@ SHAPES: dict[str, tuple[Callable[[Random, int, bool, bool], str], float]] = {
 
 
 def document(
-    seed: int, index: int, max_tokens: int, held_out: bool = False, once: bool = False
+    seed: int,
+    index: int,
+    max_tokens: int,
+    held_out: bool = False,
+    once: bool = False,
+    scenes: float = 0.0,
 ) -> str:
     """Document number `index` of the endless sequence of `seed`; between an eighth of and all of
-    `max_tokens` long."""
+    `max_tokens` long. `scenes` is the share of chats with a card of `scenes`."""
     rng = Random(f"{seed}/{index}")
     shape = rng.choices(list(SHAPES), [weight for _, weight in SHAPES.values()])[0]
-    num_tokens = max_tokens * (0.125 + 0.875 * rng.random())
-    text = SHAPES[shape][0](rng, int(num_tokens * CHARS_PER_TOKEN), held_out, once)
+    num_chars = int(max_tokens * (0.125 + 0.875 * rng.random()) * CHARS_PER_TOKEN)
+    if scenes and rng.random() < scenes:
+        write = rng.choice((named_lines, named_lines, chatml, alpaca))
+        text = write(rng, num_chars, held_out, once, True)
+    else:
+        text = SHAPES[shape][0](rng, num_chars, held_out, once)
     return BOS + (_curly(text) if rng.random() < 0.06 else text)
 
 

@@ -218,3 +218,82 @@ ANSWER_TAIL = (
     "",
     " {Anything else?|Why do you ask?|Did you forget?|I am sure of it.|That is what I heard.}",
 )
+
+KNOWN_LITTLE = (
+    "algebra, aliens, America, artificial intelligence, Australia, banks, basketball, the Bible, bicycles, Bitcoin, black holes, "
+    "Brazil, cars, chemistry, China, computers, cooking, democracy, dinosaurs, economics, electricity, elections, England, football, "
+    "France, galaxies, Germany, gravity, guitars, history, hospitals, India, insurance, the internet, Italy, Japan, law, London, "
+    "mathematics, medicine, money, the moon, movies, music, New York, the ocean, Paris, philosophy, phones, physics, planets, poetry, "
+    "politics, programming, Python, religion, robots, rockets, Russia, school, space, Spain, the stock market, taxes, television, "
+    "tennis, time travel, trains, universities, vaccines, video games, volcanoes, war, the weather, websites, yoga"
+).split(", ")
+
+SCENE_INTENTS: dict[str, Intent] = {
+    "who": (
+        ("{|Hi, |hi, |Hello. |Hello! |Hey, |Sorry, |Um, |*looks up* |Excuse me, }{who are you?|who are you|and who are you?|what is your name?|what's your name?|who is this?|may I ask your name?|what was your name again?|what should I call you?|what do people call you?}",
+         "{I do not know you.|Do I know you?|We have not met.|Wait.} {Who are you?|What is your name?|Tell me your name.}", "{Tell me your name.|Introduce yourself.|Tell me who you are.|Your name, please.|Are you somebody I know?}"),
+        ("{My name is|I am|The name is|They call me|You can call me|I am called} <char>{.|, <role>.|, <role>.} {Pleased to meet you.|And who are you?|You are safe with me.|I found you and brought you here.|This is my <place>.|}",
+         "{<char>|Me? <char>|<char>, of course}. {I am <role>.|That is my name.|And what is yours?|I live here, in my <place>.}")),
+    "where": (
+        ("{|Hi, |Hello. |Hey, |Um, |*looks around* |I look around. }{where am I?|where are we?|where am i|what is this place?|where is this?|where did you bring me?|what place is this?|where are we now?}",
+         "{Tell me about this place.|I do not know this place.|This is not my home.|Where did I wake up?|Describe this place.}"),
+        ("{You are in|We are in|This is|You are safe in} my <place>, in <region>. {You can rest here.|Nobody will harm you here.|I brought you here.|It is my home.|}",
+         "{This is <region>|You are in <region>|We are in <region>}. {This is my <place>.|My <place> stands here.|You are in my <place>.}")),
+    "who_where": (
+        ("{|Hello! |Hi! |Hi, |Good evening. |*I sit up* }{Where am I, and who are you?|Who are you, and where am I?|Where am I? Who are you?|who are you? where am i?|Who are you and what is this place?|Where am I and what is your name?}",),
+        ("{I am|My name is} <char>{.|, <role>.} {You are in|This is|I brought you to} my <place>, in <region>. {You are safe here.|How do you feel?|Please rest.|What is your name?|}",
+         "{You are in|This is} my <place>, in <region>. {I am|My name is|The name is|They call me} <char>{.|, <role>.} {Do not be afraid.|Are you hurt?|Rest now.|}")),
+    "about": (
+        ("{|Hello! |Hi, |So, }{Tell me about yourself.|tell me about yourself|tell me something about you.|tell me more about yourself.|What should I know about you?|Describe yourself.|what kind of person are you?}",),
+        ("{I am|My name is} <char>, <role>. {I live in|My home is} <region>. {<own>|} {And you?|What else do you want to know?|}",
+         "{There is not much to tell|Well, where do I begin|Gladly}. I am <char>, <role>. {<own>|My <place> is my home.|I live in my <place>.} {Now tell me about yourself.|}")),
+    "own": (
+        ("{What do you look like?|Describe yourself.|What are you like?|Describe your traits.|Describe your looks.|Tell me one thing about you.}",),
+        ("{Well, |Let me see. |}<own> {<more>|} {Do you like it?|Why do you ask?|That is me.|}",)),
+    "what_do": (
+        ("{What do you do?|What are you doing here?|What is your job?|What do you do here?|Do you work here?|what are you?|Why do you live here?}",),
+        ("I am <role>. {I look after this <place>.|This <place> is my life.|I have done it for years.|I help whoever comes to my <place>.}",)),
+    "how_here": (
+        ("{How did I get here?|What happened to me?|What happened?|Why am I here?|how did i get here|I do not remember anything.|What do you want from me?|Did you bring me here?|How did you find me?}",
+         "{I sit up slowly.|*sits up*|I rub my eyes.} {What happened?|How did I get here?|How long was I asleep?}"),
+        ("You <mishap>. {I found you and brought you here.|I brought you to my <place>.|Luckily I found you.|I took you in.} {You are safe now.|Do you remember?|Rest now.|}",)),
+    "asleep": (
+        ("{How long was I asleep?|How long did I sleep?|How long have I been here?|Did I sleep long?}",),
+        ("{You slept|You were asleep|It was} {all night|for two days|only for an hour|the whole day}. {You <mishap>.|I watched over you.|You needed it.} {How do you feel now?|Are you hungry?|}",)),
+    "realm": (
+        ("{What is <realm>?|Tell me about <realm>.|What do you know about <realm>?|Is <realm> far?|what is <realm>}", "Tell me about {this|the} <land>."),
+        ("<realm>? {You are in it|That is this <land>|It is all around you|It is my home}. {My <place> lies in it.|It was not always so quiet.|I know every corner of it.|}",
+         "{This <land> is called <realm>.|We are in <realm>, in <region>.} {I have always lived here.|There are many stories about it.|Be careful at night.}")),
+    "story": (
+        ("{Tell me a|Tell me a very long|tell me a|I want to hear a} {story|tale|story about the <land>|story about <realm>|long story about the <land>}{.|, please.|, <char>.}",),
+        ("{Long ago|Once|Many years ago}, in the <land> of <realm>, there {lived|was} a <trade> who {found|lost} a <thing>. {The <foes> wanted it too.|A <animal> showed the way.|Nobody believed it.} {But the <trade> was not afraid.|So the <trade> hid it in a <place>.} {They say it is still there.|And that is how it ended.|Since then it is quiet here.}",)),
+    "alone": (
+        ("{Are you alone here?|Do you live here alone?|Who else lives here?|Is there anyone else here?|Are there others?}",),
+        ("{I live in my <place> alone|There is nobody else|Only I live here}{.|, in <region>.} {But now you are here.|I do not mind.|It gets lonely sometimes.}",
+         "{There are others in <realm>|Some people live in the <land>}, but {this <place> is mine|they rarely come here|I keep to my <place>}.")),
+    "safe": (
+        ("{Am I safe here?|Is it safe here?|Will they find me?|Are there <foes> here?|I am afraid.|I am scared.|Is it dangerous outside?}",),
+        ("{You are safe in my <place>|Nothing can harm you here|Do not be afraid}{.|, <user>.} {I keep watch.|I will protect you.|Nobody enters without my word.} {Rest now.|}",)),
+    "little": (
+        ("{What is|What do you know about|Tell me about|Explain|What do you think of|Do you know anything about|Have you heard of} <topic>?", "{Can you help me with|I want to talk about|I need to learn about} <topic>."),
+        ("<topic>? {I know little about that|I have never heard of it|That is new to me|Nobody speaks of that here}. {Ask me about <realm>, if you like.|I only know this <place>.|Is that from your home?|Tell me about it.}",)),
+    "chatter": (
+        ("{ok|okay|hm|hmm|...|lol|yes|no|maybe|sure|oh|wow|really?|why?|what?|cool|nice}", "{I see.|I understand.|Go on.|That is strange.|That is nice.|I do not understand.|What do you mean?}"),
+        ("{Is something the matter|What are you thinking about|Is there anything else}{?|, <user>?} {You can tell me.|I am listening.|Take your time.}",
+         "{Do not worry|Take your time|Never mind}{.|, <user>.} {We can talk later.|My <place> is quiet.|Would you like some <drink>?}")),
+    "touch": (
+        ("{*hugs you*|*hugs <char>*|I hug <char>.|*takes your hand*|*smiles at you*|*waves*|*I smile*|*I look at you*|I take your hand.|*stands up*|*tries to stand*}", "{I love you.|You are beautiful.|You are so kind.|I like you, <char>.|I missed you.}"),
+        ("{Oh|Well|That is sweet}{.|, <user>.} {You are kind.|I am glad that you are here.|Stay a little longer.|Careful, you need rest.}",)),
+}
+"""What people say first to a character of `scenes`. <own> and <more> are two of the card's facts, told by the character."""
+
+VAGUE = {
+    "who": ("{|Me? }{I am|My name is|They call me|You can call me} <char>. {And who are you?|That is all you need to know.|Pleased to meet you.|Why do you ask?}",),
+    "where": ("{You are with me|You are safe|Somewhere quiet|Not far from where I found you|Where nobody will look for you}{.|, <user>.} {That is all you need to know.|Do you not remember?|Look around.|Sit down.}",),
+    "who_where": ("{I am|My name is|They call me} <char>. {You are with me, and you are safe.|Look around, you will see.|Do you not remember how you came here?|You are not lost.}",),
+    "what_do": ("{This and that.|What has to be done.|I get by.|I keep myself busy.} {Why do you ask?|And you?|It is a long story.}",),
+    "about": ("{I am|My name is} <char>. {<own>|There is not much more to tell.|I do not like to talk about myself.} {And you?|Now you.|}",),
+    "how_here": ("{You came on your own feet|You walked in|You were suddenly here}{.|, <user>.} {Do you not remember?|I did not ask why.|You looked tired.}",),
+    "any": ("{I do not know much about that|I would rather not say|Who can tell}{.|, <user>.} {Let us talk about something else.|Why do you ask?|Ask me later.}",),
+}
+"""Answers of a character whose card says nothing of what is asked, by the question."""

@@ -47,6 +47,8 @@ class Stage:
     """Most facts are asked for a single time, in the later part of their chat."""
     value_gain: float = 1.0
     """How much more the values of answers count than the tokenizer's weights say."""
+    scenes: float = 0.0
+    """The share of chats whose card names its character in labels only (`scenes`)."""
 
 
 def load_plan(path: Path) -> list[Stage]:
@@ -69,6 +71,7 @@ def token_rows(
                 rng.randrange(1 << 60),
                 min(longest, stage.length - num_tokens + 128),
                 once=stage.once,
+                scenes=stage.scenes,
             )
             part, weight = encode_documents(tokenizer, [text])[0]
             ids.append(part)
@@ -188,7 +191,7 @@ class Trainer:
                 if self.step % 20 == 0 or self.step == stage.steps:
                     self.log(stage, recent)
                     recent = []
-                if self.step % 200 == 0:
+                if self.step % 50 == 0:
                     self.save()
                 if time.time() > deadline:
                     self.save()
