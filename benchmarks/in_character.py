@@ -63,7 +63,8 @@ def _prompt(card: dict[str, str], question: str, fmt: str) -> str:
     text = card["card"].replace("{{char}}", name).replace("{{user}}", USER)
     system = f"Write {name}'s next reply in a fictional chat between {name} and {USER}."
     if fmt == "chatml":
-        turns = (("system", f"{system}\n{text}"), ("assistant", card["greeting"]), ("user", question))
+        greeted = (("system", f"{system}\n{text}"), ("assistant", card["greeting"]))
+        turns = (*greeted, ("user", question))
         body = "".join(f"{IM_START}{role}\n{said}{IM_END}\n" for role, said in turns)
         return f"{body}{IM_START}assistant\n"
     if fmt == "alpaca":

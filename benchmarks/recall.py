@@ -22,16 +22,15 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.report import Table
+from tools.demo_model.chat import Chat, plain_text
 from tools.demo_model.documents import (
     BOS,
     CHARS_PER_TOKEN,
     IM_END,
     IM_START,
-    Chat,
     document,
     line,
     opening,
-    plain_text,
     system_line,
 )
 

@@ -28,7 +28,8 @@ from innkeeper.core import EngineConfig
 from innkeeper.engine.kv_cache import KVCache
 from innkeeper.engine.reuse import Policy
 from innkeeper.engine.runner import Row
-from tools.demo_model.documents import Chat, line, opening, plain_text
+from tools.demo_model.chat import Chat, plain_text
+from tools.demo_model.documents import line, opening
 from tools.demo_model.facts import Fact
 
 NUM_CTX = 4096

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from llama_cpp import Llama
 
+from benchmarks.in_character import ask, introduces_another, questions, says
 from benchmarks.recall import DISTANCES, Score, greedy, make_cases, score, token_count
 
 FOLDER = Path(__file__).parents[2] / "innkeeper" / "demo"
@@ -71,3 +72,14 @@ def test_most_facts_told_within_512_tokens_are_remembered_in_every_chat_format(l
         total += score(greedy(llm), make_cases(11, 10, DISTANCES[0], fmt, token_count(llm)))
     assert total.num_ended >= 28
     assert total.recall >= 70
+
+
+def test_most_characters_of_unknown_cards_give_their_own_name(llm: Any) -> None:
+    asked = [question for question in questions() if question.asks_who][::3]
+    replies = [
+        (question.name, ask(llm, question, 1, {"temperature": 0.0, "repeat_penalty": 1.0})[0])
+        for question in asked
+    ]
+    assert len(replies) == 80
+    assert sum(says(name, reply) for name, reply in replies) >= 64
+    assert sum(introduces_another(name, reply) for name, reply in replies) <= 8

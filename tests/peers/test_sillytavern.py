@@ -63,6 +63,6 @@ def test_the_demo_model_answers_in_character(harness: Path, home: Path, tmp_path
         reply = step["shown"]
         assert len(re.findall(r"[A-Za-z']+", reply)) >= 3, reply
         assert reply.isascii() or re.search("[\u201c\u201d\u2019\u2026]", reply), reply
-        assert reply.rstrip()[-1] in ".!?\"\u201d*", f"cut off: {reply}"
+        assert reply.rstrip()[-1] in '.!?"\u201d*', f"cut off: {reply}"
         assert not introduces_another("Seraphina", reply), reply
     assert any(says("Seraphina", step["shown"]) for step in steps)

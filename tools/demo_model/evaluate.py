@@ -14,7 +14,8 @@ import torch
 from llama_cpp import GGML_TYPE_F32, Llama
 from tokenizers import Tokenizer
 
-from tools.demo_model.documents import BOS, document, plain_text
+from tools.demo_model.chat import plain_text
+from tools.demo_model.documents import BOS, document
 from tools.demo_model.export import export, load_model
 from tools.demo_model.model import DemoModel
 from tools.demo_model.tokenizer import load_tokenizer

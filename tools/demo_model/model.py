@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 SLICE = 256
+Z_WEIGHT = 0.01
+"""Of the squared logarithm of the softmax's sum in the loss. It keeps the logits of likely tokens
+near zero, where a repetition penalty, which scales logits, does little harm."""
 
 
 @dataclass(frozen=True)
@@ -145,8 +148,9 @@ class DemoModel(nn.Module):
         """
         states = self.hidden(tokens[:, :-1])[kept[:, 1:]]
         weight = weights[:, 1:][kept[:, 1:]]
-        losses = F.cross_entropy(
-            self.output(states).float(), tokens[:, 1:][kept[:, 1:]], reduction="none"
-        )
+        logits = self.output(states).float()
+        log_sum = torch.logsumexp(logits, -1)
+        losses = log_sum - logits.gather(-1, tokens[:, 1:][kept[:, 1:]][:, None])[:, 0]
         heavy = losses.detach()[weight > 1.0]
+        losses = losses + Z_WEIGHT * log_sum.square()
         return (losses * weight).sum() / weight.sum(), heavy.mean()

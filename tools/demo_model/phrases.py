@@ -232,8 +232,8 @@ SCENE_INTENTS: dict[str, Intent] = {
     "who": (
         ("{|Hi, |hi, |Hello. |Hello! |Hey, |Sorry, |Um, |*looks up* |Excuse me, }{who are you?|who are you|and who are you?|what is your name?|what's your name?|who is this?|may I ask your name?|what was your name again?|what should I call you?|what do people call you?}",
          "{I do not know you.|Do I know you?|We have not met.|Wait.} {Who are you?|What is your name?|Tell me your name.}", "{Tell me your name.|Introduce yourself.|Tell me who you are.|Your name, please.|Are you somebody I know?}"),
-        ("{My name is|I am|The name is|They call me|You can call me|I am called} <char>{.|, <role>.|, <role>.} {Pleased to meet you.|And who are you?|You are safe with me.|I found you and brought you here.|This is my <place>.|}",
-         "{<char>|Me? <char>|<char>, of course}. {I am <role>.|That is my name.|And what is yours?|I live here, in my <place>.}")),
+        ("{My name is|I am|The name is|They call me|You can call me|I am called} <char>{.|, <role>.|, <role>.} {Pleased to meet you.|And who are you?|You are safe with me.|What is your name?|}",
+         "{My name is|I am|They call me} <char>. {I am <role>.|And what is yours?|And who are you, <user>?|Now you know.}")),
     "where": (
         ("{|Hi, |Hello. |Hey, |Um, |*looks around* |I look around. }{where am I?|where are we?|where am i|what is this place?|where is this?|where did you bring me?|what place is this?|where are we now?}",
          "{Tell me about this place.|I do not know this place.|This is not my home.|Where did I wake up?|Describe this place.}"),
@@ -288,7 +288,7 @@ SCENE_INTENTS: dict[str, Intent] = {
 """What people say first to a character of `scenes`. <own> and <more> are two of the card's facts, told by the character."""
 
 VAGUE = {
-    "who": ("{|Me? }{I am|My name is|They call me|You can call me} <char>. {And who are you?|That is all you need to know.|Pleased to meet you.|Why do you ask?}",),
+    "who": ("{I am|My name is|They call me|You can call me} <char>. {And who are you?|That is all you need to know.|Pleased to meet you.|Why do you ask?}",),
     "where": ("{You are with me|You are safe|Somewhere quiet|Not far from where I found you|Where nobody will look for you}{.|, <user>.} {That is all you need to know.|Do you not remember?|Look around.|Sit down.}",),
     "who_where": ("{I am|My name is|They call me} <char>. {You are with me, and you are safe.|Look around, you will see.|Do you not remember how you came here?|You are not lost.}",),
     "what_do": ("{This and that.|What has to be done.|I get by.|I keep myself busy.} {Why do you ask?|And you?|It is a long story.}",),

@@ -68,7 +68,7 @@ PROSE = (
     "{Her|His} {eyes|hands|fingers|lips} {sparkle|tremble|rest on the <item>|move slowly|grow still} {with warmth|in the firelight|like leaves in the wind|for a heartbeat}{.|, and a smile appears.}",
 )
 FLOURISHES = (
-    "{smiles softly|laughs under <her> breath|looks at you for a long moment|turns to the window|kneels beside you}{, <her> eyes {full of warmth|sparkling|tired but kind|wary}|}{ as the <nook> grows quiet| and reaches for the <item>|}",
+    "{smiles softly|laughs under <her> breath|looks at you for a long moment|turns to the window|kneels beside you}{, <her> eyes {full of warmth|sparkling|tired but kind|wary}|}{ as the room grows quiet| and reaches for the <item>|}",
     "{brushes the hair from your face|sets down the <item>|takes a slow breath|tilts <her> head|folds <her> arms|grins from ear to ear}{ and listens|, waiting for your answer|}",
 )
 
@@ -99,7 +99,7 @@ def character_name(rng: Random) -> str:
 def _noun(rng: Random, known: tuple[str, ...]) -> str:
     """One of the words, or one that was never used before."""
     draw = rng.random()
-    return rng.choice(known) if draw < 0.75 else rng.choice(words.BUILDINGS) if draw < 0.87 else invented(rng).lower()
+    return rng.choice(known) if draw < 0.8 else rng.choice(words.BUILDINGS) if draw < 0.96 else invented(rng).lower()
 
 
 def _region(rng: Random, land: str, realm: str) -> str:
@@ -159,7 +159,7 @@ def draw_scene(rng: Random, used: set[str], num_facts: int, held_out: bool, char
     return Scene(
         char, "User" if rng.random() < 0.7 else character_name(rng), _role(rng, place, land, realm), f"my {place} in {region}",
         she, [fact for fact in facts if fact], place, region, realm, land, expand(rng.choice(MISHAPS), rng, _drawn(rng)),
-        rng.random() < 0.65, rng.random() < 0.75, "her" if she == "She" else "his",
+        rng.random() < 0.55, rng.random() < 0.6, "her" if she == "She" else "his",
     )  # fmt: skip
 
 
@@ -172,7 +172,7 @@ def murmur(rng: Random) -> str:
 
 def prose(rng: Random, scene: Scene) -> str:
     """A sentence of decoration, with names that are nobody's."""
-    if rng.random() < 0.2:
+    if rng.random() < 0.04:
         return murmur(rng)
     if rng.random() < 0.3:
         return expand(rng.choice(NARRATION), rng, {"other": words.person(rng)})
@@ -180,7 +180,7 @@ def prose(rng: Random, scene: Scene) -> str:
 
 
 def flourish(rng: Random, scene: Scene) -> str:
-    return expand(rng.choice(FLOURISHES if rng.random() < 0.6 else ACTIONS), rng, {"her": scene.her, "nook": scene.place if scene.tells_place else "room"})
+    return expand(rng.choice(FLOURISHES if rng.random() < 0.6 else ACTIONS), rng, {"her": scene.her})
 
 
 def _spoken(rng: Random, scene: Scene, speech: str) -> str:

@@ -11,18 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from tools.demo_model.documents import (
-    BOS,
-    EOS,
-    IM_END,
-    IM_START,
-    REPLY,
-    REPLY_END,
-    VALUE,
-    VALUE_END,
-    document,
-    plain_text,
-)
+from tools.demo_model.chat import REPLY, REPLY_END, VALUE, VALUE_END, plain_text
+from tools.demo_model.documents import BOS, EOS, IM_END, IM_START, document
 
 SPECIAL = (EOS, BOS, IM_START, IM_END)
 CONTEXT_WEIGHT, REPLY_WEIGHT, VALUE_WEIGHT = 0.15, 1.0, 4.0
