@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="what train.py wrote")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    model, path = load_model(args.folder / "checkpoint.pt"), args.folder / "tokenizer.json"
+    model, path = load_model(args.folder), args.folder / "tokenizer.json"
     tokenizer, texts = load_tokenizer(path), held_out(200)
     with TemporaryDirectory() as folder:
         exact = Path(folder) / "f32.gguf"

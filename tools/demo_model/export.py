@@ -17,6 +17,9 @@ from tools.demo_model.model import DemoModel, ModelConfig
 from tools.demo_model.tokenizer import SPECIAL, vocabulary
 
 NAME = "Innkeeper Demo"
+SHARPNESS = 1.5
+"""The output matrix is multiplied by it: at temperature 1, which most clients send, so small a
+model should speak as if at 1 / SHARPNESS."""
 LICENSE = "CC0-1.0"
 CHAT_TEMPLATE = """\
 {%- for message in messages -%}
@@ -38,10 +41,22 @@ FILE_TYPES = {
 }
 
 
-def load_model(checkpoint: Path) -> DemoModel:
-    state = torch.load(checkpoint, weights_only=True)
+BLENDED_STAGE, BLENDED_SHARE = 6, 0.1
+"""The first stage with `scenes`, and the share of its weights in the mean with the last ones: a
+mean over a run stands for a longer decay of the learning rate than there was time for."""
+
+
+def load_model(folder: Path) -> DemoModel:
+    """The model of a finished run as it is exported: blended, and with SHARPNESS in its output
+    matrix."""
+    state = torch.load(folder / "checkpoint.pt", weights_only=True)
+    earlier = torch.load(folder / f"stage{BLENDED_STAGE}.pt", weights_only=True)
     model = DemoModel(ModelConfig(**state["config"]))
     model.load_state_dict(state["model"])
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.lerp_(earlier[name], BLENDED_SHARE)
+        model.output.weight.mul_(SHARPNESS)
     return model.eval()
 
 
@@ -100,14 +115,12 @@ def export(model: DemoModel, tokenizer: Path, out: Path, tensor_type: str) -> No
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "folder", type=Path, help="what train.py wrote: checkpoint.pt and tokenizer.json"
-    )
+    parser.add_argument("folder", type=Path, help="what a finished train.py wrote")
     parser.add_argument("out", type=Path)
     parser.add_argument("--type", choices=TYPES, default="q8_0")
     args = parser.parse_args()
     export(
-        load_model(args.folder / "checkpoint.pt"),
+        load_model(args.folder),
         args.folder / "tokenizer.json",
         args.out,
         args.type,

@@ -136,6 +136,10 @@ class Trainer:
         torch.save(state, self.out / "new.pt")
         (self.out / "new.pt").replace(self.out / "checkpoint.pt")
 
+    def keep(self) -> None:
+        """Set the weights of a finished stage aside: export can blend them in."""
+        torch.save(self.model.state_dict(), self.out / f"stage{self.stage - 1}.pt")
+
     def resume(self) -> None:
         path = self.out / "checkpoint.pt"
         if not path.exists():
@@ -198,6 +202,7 @@ class Trainer:
                     return False
             self.stage, self.step = self.stage + 1, 0
             self.save()
+            self.keep()
         return True
 
     def log(self, stage: Stage, recent: list[tuple[float, float]]) -> None:
