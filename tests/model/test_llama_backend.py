@@ -388,6 +388,12 @@ def test_double_bos_is_one(tiny_llama: Path, open_session: Callable[..., Session
     assert plain.count(tokenizer.bos_id) == twice.count(tokenizer.bos_id) == 1
 
 
+def test_a_size_that_llama_cpp_has_no_name_for_is_counted(
+    open_session: Callable[..., Session], tiny_llama: Path
+) -> None:
+    assert "?" not in open_session(tiny_llama).runner.facts.description
+
+
 def test_context_beyond_training_is_warned_about(
     tiny_llama: Path, open_session: Callable[..., Session]
 ) -> None:

@@ -317,4 +317,6 @@ def _chat_template(model: "lib.llama_model_p") -> str | None:
 def _description(model: "lib.llama_model_p") -> str:
     buffer = ctypes.create_string_buffer(256)
     count = lib.llama_model_desc(model, buffer, ctypes.sizeof(buffer))
-    return buffer.value.decode("utf-8", "replace") if count > 0 else ""
+    text = buffer.value.decode("utf-8", "replace") if count > 0 else ""
+    # llama.cpp names the sizes that it knows, and "?B" for all others
+    return text.replace("?B", f"{lib.llama_model_n_params(model) / 1e6:.1f}M")
