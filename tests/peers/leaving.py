@@ -91,7 +91,7 @@ def run(count: int, seed: int, folder: Path) -> list[float]:
             await asyncio.gather(*(leave(port, dice) for _ in range(size)))
 
         for start in range(0, count, GROUP):
-            asyncio.run(group(min(GROUP, count - start)))
+            gateway.run(group(min(GROUP, count - start)))
             waits.append(seconds_to_free(gateway))
     return waits
 
