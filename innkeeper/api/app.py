@@ -29,6 +29,8 @@ from innkeeper.api import (
 from innkeeper.api.docs import add_docs
 from innkeeper.api.errors import CatchAll, add_handlers
 from innkeeper.api.security import Access, Guard
+from innkeeper.api.standing import Standing
+from innkeeper.cards import Cards
 from innkeeper.serving import Embed, Generate, Models
 
 _ABOUT = (
@@ -38,8 +40,18 @@ _ABOUT = (
 )
 
 
-def create_app(generate: Generate, models: Models, access: Access | None = None) -> FastAPI:
-    """Every dialect, ``/health``, ``/props`` and ``/docs``."""
+def create_app(
+    generate: Generate,
+    models: Models,
+    access: Access | None = None,
+    *,
+    cards: Cards | None = None,
+) -> FastAPI:
+    """Every dialect, ``/health``, ``/props`` and ``/docs``.
+
+    cards: the characters that a chat may name.
+    """
+    standing = Standing(cards)
     app = FastAPI(
         title="Innkeeper",
         version=__version__,
@@ -47,9 +59,9 @@ def create_app(generate: Generate, models: Models, access: Access | None = None)
         docs_url=None,
         redoc_url=None,
     )
-    app.include_router(openai.router(generate, models))
+    app.include_router(openai.router(generate, models, standing))
     app.include_router(responses.router(generate))
-    app.include_router(oobabooga.router(generate, models))
+    app.include_router(oobabooga.router(generate, models, standing))
     app.include_router(embeddings.router(Embed(models)))
     app.include_router(kobold.router(generate, models))
     app.include_router(llamacpp.router(generate))

@@ -1,9 +1,10 @@
 """``/v1/chat/completions``: OpenAI's chat with Oobabooga's fields."""
 
 import contextlib
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from typing import Any
 
+import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from innkeeper.api import character, reasoning, requests, tools, values
@@ -13,6 +14,7 @@ from innkeeper.api.replies import Choice, collect, finish_reason, piece_text
 from innkeeper.core import GenerateRequest, Message, TokenLogprob
 from innkeeper.core.frames import Delta
 from innkeeper.errors import InvalidRequestError
+from innkeeper.prompt import instruct
 from innkeeper.serving import Generate
 
 _ROLES = {
@@ -32,17 +34,17 @@ _TEMPLATE_NAMES = ("enable_thinking", "reasoning_effort", "preserve_thinking")
 ROUTE_FIELDS = (
     "chat_template",
     "chat_template_kwargs",
+    "instruction_template",
     "instruction_template_str",
     "continue_",
     "continue_final_message",
     "mode",
+    *character.PLAY_FIELDS,
     *_TEMPLATE_NAMES,
     *tools.NAMES,
     *reasoning.NAMES,
 )
 """What only chat takes."""
-
-_NOT_APPLIED = ("instruction_template chat_template_str character chat_instruct_command").split()
 
 
 class ChatTop(Struct, frozen=True):
@@ -103,29 +105,32 @@ class Call(Struct, frozen=True, kw_only=True):
     include_usage: bool = False
 
 
-def parse(body: Mapping[str, Any]) -> Call:
+def parse(body: Mapping[str, Any], warnings: Iterable[str] = ()) -> Call:
     """Raises: InvalidRequestError naming the field."""
-    is_play = character.is_play(body)
-    idle = () if is_play else character.FIELDS
-    ignored = [name for name in (*_NOT_APPLIED, *idle) if body.get(name)]
-    if body.get("mode") == "chat-instruct":
-        ignored.append("mode")
+    mode = character.mode(body)
+    template, template_stops = _template(body)
     request = requests.build(
         body,
-        known=(*ROUTE_FIELDS, *_NOT_APPLIED, *character.FIELDS),
+        known=ROUTE_FIELDS,
         messages=messages(body),
         tools=tools.tool_use(body),
         splits_reasoning=reasoning.is_split(body),
         shows_reasoning=reasoning.is_shown(body),
         reasoning_budget=reasoning.budget(body),
         logprobs=_num_logprobs(body),
-        chat_template=_template(body),
+        chat_template=template,
         template_kwargs={**reasoning.template_kwargs(body), **template_kwargs(body)},
         continue_last=_continues(body),
-        warnings=[f"not applied: {name} (the model's own template is used)" for name in ignored],
+        warnings=[
+            *(f"not applied: {name} (mode {mode})" for name in character.idle(body)),
+            *warnings,
+        ],
     )
+    if mode != "chat":
+        stop = tuple(dict.fromkeys((*request.stop, *template_stops)))
+        request = msgspec.structs.replace(request, stop=stop)
     return Call(
-        request=character.as_play(request, body) if is_play else request,
+        request=request if mode == "instruct" else character.as_play(request, body),
         stream=values.flag("stream", body.get("stream") or False),
         include_usage=include_usage(body),
     )
@@ -273,13 +278,20 @@ def _num_logprobs(body: Mapping[str, Any]) -> int | None:
     return int(count) if wanted else None
 
 
-def _template(body: Mapping[str, Any]) -> str | None:
-    """Jinja that the request brings. Raises: InvalidRequestError."""
+def _template(body: Mapping[str, Any]) -> tuple[str | None, tuple[str, ...]]:
+    """Jinja that the request brings or names, and what ends a reply in it.
+
+    Raises: InvalidRequestError.
+    """
     read = values.text(_MAX_TEMPLATE_CHARS)
     for name in ("instruction_template_str", "chat_template"):
         if body.get(name):
-            return str(read(name, body[name]))
-    return None
+            return str(read(name, body[name])), ()
+    if not body.get("instruction_template"):
+        return None, ()
+    field = "instruction_template"
+    form = instruct.get(values.text(1000)(field, body[field]), field)
+    return form.template, form.stops
 
 
 def template_kwargs(body: Mapping[str, Any]) -> dict[str, Any]:

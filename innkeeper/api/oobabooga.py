@@ -6,8 +6,9 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from innkeeper.api import chat, completions, schema, values
+from innkeeper.api import completions, schema, values
 from innkeeper.api.openai import json_response
+from innkeeper.api.standing import Standing
 from innkeeper.api.stream import read_json, unless_client_leaves
 from innkeeper.core import ModelFacts
 from innkeeper.errors import InvalidRequestError
@@ -21,11 +22,11 @@ _TEXT_BODY = schema.body({"text": {"type": "string"}}, ("text",))
 _LOADERS = {"llama_cpp": "llama.cpp"}
 
 
-def router(generate: Generate, models: Models) -> APIRouter:
+def router(generate: Generate, models: Models, standing: Standing) -> APIRouter:
     """``/v1/internal/...``."""
     routes = APIRouter(prefix="/v1/internal", tags=["Oobabooga"])
     _add_tokens(routes, generate)
-    _add_generation(routes, generate)
+    _add_generation(routes, generate, standing)
     _add_models(routes, models)
     return routes
 
@@ -58,7 +59,7 @@ async def _tokens(generate: Generate, body: Mapping[str, Any]) -> tuple[int, ...
     return await generate.tokenize(text, add_special=add_special)
 
 
-def _add_generation(routes: APIRouter, generate: Generate) -> None:
+def _add_generation(routes: APIRouter, generate: Generate, standing: Standing) -> None:
     @routes.post(
         "/logits",
         summary="Probabilities of the next token",
@@ -100,7 +101,7 @@ def _add_generation(routes: APIRouter, generate: Generate) -> None:
     async def why(request: Request) -> Response:
         body = await read_json(request)
         if body.get("messages"):
-            wanted = chat.parse(body).request
+            wanted = standing.chat(body).request
         else:
             wanted = completions.parse(body).requests[0]
         top = values.integer(1, _MAX_TOP)("top_logits", body.get("top_logits", 10))
@@ -122,7 +123,7 @@ def _add_generation(routes: APIRouter, generate: Generate) -> None:
         "/chat-prompt", summary="A chat as the model sees it", openapi_extra=schema.CHAT_BODY
     )
     async def chat_prompt(request: Request) -> Response:
-        call = chat.parse(await read_json(request))
+        call = standing.chat(await read_json(request))
         return json_response({"prompt": await generate.render(call.request)})
 
     @routes.post("/stop-generation", summary="Stop all replies")

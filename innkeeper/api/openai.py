@@ -7,6 +7,7 @@ from starlette.responses import Response
 
 from innkeeper.api import chat, completions, schema
 from innkeeper.api.replies import json_bytes
+from innkeeper.api.standing import Standing
 from innkeeper.api.stream import EventStream, read_json, unless_client_leaves
 from innkeeper.core import ModelFacts
 from innkeeper.errors import NotFoundError
@@ -18,7 +19,7 @@ def json_response(value: Any) -> Response:
     return Response(json_bytes(value), media_type="application/json")
 
 
-def router(generate: Generate, models: Models) -> APIRouter:
+def router(generate: Generate, models: Models, standing: Standing) -> APIRouter:
     """``/v1/models``, ``/v1/completions`` and ``/v1/chat/completions``."""
     routes = APIRouter(tags=["OpenAI"])
 
@@ -52,7 +53,7 @@ def router(generate: Generate, models: Models) -> APIRouter:
 
     @routes.post("/v1/chat/completions", summary="Answer a chat", openapi_extra=schema.CHAT_BODY)
     async def complete_chat(request: Request) -> Response:
-        call = chat.parse(await read_json(request))
+        call = standing.chat(await read_json(request))
         if call.stream:
             return EventStream(chat.stream(call, generate))
         return _json(await unless_client_leaves(request.receive, chat.answer(call, generate)))

@@ -16,6 +16,7 @@ from innkeeper.api.security import Guard
 from innkeeper.app.home import Home, HomeLock
 from innkeeper.app.ports import bind
 from innkeeper.app.servers import Servers, StopSignal
+from innkeeper.cards import Cards
 from innkeeper.config import Settings, further_ports, is_loopback
 from innkeeper.core import LoraAdapter, ModelFacts, RopeScaling
 from innkeeper.enginelink import EngineLink, LinkLimits
@@ -88,7 +89,7 @@ async def _serve(settings: Settings, home: Home, model_path: Path, screen: Scree
         stack.callback(generate.stop_all)
         places = _places(settings)
         access = _access(settings, places)
-        api = create_app(generate, models, access)
+        api = create_app(generate, models, access, cards=Cards(home.characters))
         for door in doors.api:
             await servers.start(api, door)
         if doors.ui is not None:

@@ -13,6 +13,7 @@ import httpx
 import uvicorn
 
 from innkeeper.api import Access, create_app
+from innkeeper.cards import Cards
 from innkeeper.core import EngineStats
 from innkeeper.enginelink import EngineLink, LinkLimits
 from innkeeper.errors import InnkeeperError
@@ -39,6 +40,7 @@ class Gateway:
         **options: str,
     ) -> None:
         self._folder = folder
+        self.characters = folder / "characters"
         self._model = model
         self._defaults = defaults or EngineDefaults(backend="fake", num_ctx=2048, options=options)
         self._access = access
@@ -89,7 +91,7 @@ class Gateway:
         self._loop = asyncio.get_running_loop()
         self.models = Models(self._folder, self._defaults, start=self._start, retry_seconds=(0.0,))
         generate = Generate(self.models, max_queued=self._max_queued)
-        app = create_app(generate, self.models, self._access)
+        app = create_app(generate, self.models, self._access, cards=Cards(self.characters))
         door = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{door.getsockname()[1]}"
         self._server = uvicorn.Server(

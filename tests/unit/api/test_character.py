@@ -1,9 +1,13 @@
-"""Oobabooga's mode ``chat``, and templates that requests bring."""
+"""Oobabooga's modes ``chat`` and ``chat-instruct``, characters and templates by name."""
 
+import json
 from typing import Any
 
 import httpx
 import pytest
+
+from innkeeper.prompt.instruct import NAMES
+from tests.unit.api.gateway import Gateway
 
 PLAY: dict[str, Any] = {
     "mode": "chat",
@@ -84,3 +88,101 @@ def test_more_templates_than_are_kept_work(client: httpx.Client) -> None:
     for number in range(7):
         text = prompt(client, mode="instruct", chat_template=f"{number}{{{{ bos_token }}}}")
         assert text == f"{number}<s>"
+
+
+CARD = {
+    "spec": "chara_card_v2",
+    "data": {
+        "name": "Mira",
+        "description": "{{char}} guards the gate.",
+        "first_mes": "Halt, {{user}}!",
+        "character_book": {"entries": []},
+    },
+}
+
+
+@pytest.fixture
+def cards(gateway: Gateway) -> None:
+    gateway.characters.mkdir(exist_ok=True)
+    (gateway.characters / "Guard.json").write_text(json.dumps(CARD))
+    (gateway.characters / "broken.json").write_text("{")
+
+
+@pytest.mark.usefixtures("cards")
+def test_a_character_speaks_by_the_name_of_its_card(client: httpx.Client) -> None:
+    asked = {"mode": "chat", "character": "guard", "name1": "Ada"}
+    body = {**asked, "messages": [{"role": "user", "content": "Open!"}], "max_tokens": 5}
+    text = client.post("/v1/internal/chat-prompt", json=body).json()["prompt"]
+    assert text == "Mira guards the gate.\n\nMira: Halt, Ada!\nAda: Open!\nMira:"
+    answer = client.post("/v1/chat/completions", json={**body, "debug": True}).json()
+    assert answer["debug"][0]["prompt"] == f"<s>{text}"
+    assert answer["warnings"] == ["not applied: character_book of Mira's card"]
+
+
+@pytest.mark.usefixtures("cards")
+def test_fields_of_the_request_win_over_the_card(client: httpx.Client) -> None:
+    text = prompt(client, character="Guard", context="{{char}} sleeps.")
+    assert text.startswith("Mara sleeps.\n\nAda: Hello.")
+
+
+@pytest.mark.usefixtures("cards")
+@pytest.mark.parametrize(
+    ("name", "status"), [("nobody", 404), ("../characters/Guard", 404), ("broken", 400), (7, 400)]
+)
+def test_a_character_that_cannot_be_had_is_refused(
+    client: httpx.Client, name: Any, status: int
+) -> None:
+    answer = client.post("/v1/chat/completions", json={**PLAY, "character": name})
+    assert answer.status_code == status, answer.text
+    assert answer.json()["error"]["param"] == "character"
+
+
+def test_in_chat_instruct_one_turn_holds_the_play(client: httpx.Client) -> None:
+    text = prompt(client, mode="chat-instruct")
+    command = "Go on with the chat below: write the next reply of Mara, and nothing else."
+    lines = TEXT.removesuffix("\nMara:")
+    turn = f"<|im_start|>user\n{command}\n\n{lines}<|im_end|>\n"
+    assert text == f"{turn}<|im_start|>assistant\nMara:"
+    own = prompt(client, mode="chat-instruct", chat_instruct_command="<|prompt|> Now <|character|>")
+    assert own.startswith(f"<|im_start|>user\n{lines} Now Mara<|im_end|>")
+
+
+def test_a_play_may_have_a_template_of_its_own(client: httpx.Client) -> None:
+    template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{{ name2 }}>"
+    text = prompt(client, chat_template_str=template, greeting="Unused")
+    assert text.startswith("<system>Mara keeps an inn; Ada is a guest.<user>Hello.<assistant>")
+    assert text.endswith("<user>A room?Mara>")
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("Alpaca", "S\n\n### Instruction:\nQ\n\n### Response:\nA\n\n### Instruction:\nR\n\n"),
+        ("llama-v2", "[INST] <<SYS>>\nS\n<</SYS>>\n\nQ [/INST] A </s><s>[INST] R [/INST]"),
+        ("gemma", "<start_of_turn>user\nS\n\nQ<end_of_turn>\n<start_of_turn>model\nA<end_of_turn>"),
+        ("Vicuna-v1.1", "S USER: Q ASSISTANT: A</s>USER: R ASSISTANT:"),
+    ],
+)
+def test_a_template_may_be_named(client: httpx.Client, name: str, wanted: str) -> None:
+    turns = [("system", "S"), ("user", "Q"), ("assistant", "A"), ("user", "R")]
+    messages = [{"role": role, "content": content} for role, content in turns]
+    text = prompt(client, mode=None, messages=messages, instruction_template=name)
+    assert text.startswith(wanted)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_named_template_keeps_all_texts_in_order(client: httpx.Client, name: str) -> None:
+    turns = [("system", "First."), ("user", "Second."), ("assistant", "Third")]
+    messages = [{"role": role, "content": content} for role, content in turns]
+    fields = {"mode": None, "messages": messages, "instruction_template": name}
+    text = prompt(client, **fields, continue_=True)
+    assert text.index("First.") < text.index("Second.") < text.index("Third")
+    assert text.endswith("Third"), "the last turn is open"
+
+
+def test_a_named_template_ends_the_reply_where_the_user_would_speak(client: httpx.Client) -> None:
+    body = {**PLAY, "mode": "instruct", "instruction_template": "Alpaca", "stop": ["x"]}
+    answer = client.post("/v1/chat/completions", json=body).json()
+    assert not [text for text in answer["warnings"] if "instruction_template" in text]
+    refused = client.post("/v1/chat/completions", json={**body, "instruction_template": "Nope"})
+    assert refused.status_code == 400 and "ChatML" in refused.text

@@ -98,17 +98,6 @@ def test_bad_messages_name_their_place(client: httpx.Client, messages: Any, fiel
     assert response.json()["error"]["param"] == field
 
 
-def test_other_programs_template_fields_are_reported(client: httpx.Client) -> None:
-    answer = post(
-        client, **CHAT, mode="chat-instruct", instruction_template="Alpaca", character="A"
-    )
-    assert {warning.split(" (")[0] for warning in answer["warnings"]} >= {
-        "not applied: mode",
-        "not applied: instruction_template",
-        "not applied: character",
-    }
-
-
 def test_template_variables_must_be_plain(client: httpx.Client) -> None:
     deep: Any = 1
     for _ in range(50):
