@@ -52,7 +52,7 @@ class Bench:
             pass
         (end,) = [frame for frame in self._frames if isinstance(frame, Finished)]
         timings = end.timings
-        right = timings.draft_accepted_n / timings.draft_n if timings.draft_n else 0.0
+        right = timings.draft_n_accepted / timings.draft_n if timings.draft_n else 0.0
         return timings.predicted_ms / timings.predicted_n, right
 
 

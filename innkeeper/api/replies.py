@@ -72,6 +72,8 @@ class Totals:
             predicted_n=sum(t.predicted_n for t in every),
             predicted_ms=max((t.predicted_ms for t in every), default=0.0),
             queue_ms=max((t.queue_ms for t in every), default=0.0),
+            draft_n=sum(t.draft_n for t in every),
+            draft_n_accepted=sum(t.draft_n_accepted for t in every),
             reasoning_n=sum(t.reasoning_n for t in every),
         )
         return {

@@ -266,7 +266,7 @@ class Timings(Struct, frozen=True, kw_only=True):
     predicted_ms: float
     draft_n: int = 0
     """Tokens that were guessed ahead."""
-    draft_accepted_n: int = 0
+    draft_n_accepted: int = 0
     """Those of them that were right."""
     reasoning_n: int = 0
     """Tokens of ``predicted_n`` that were reasoning."""

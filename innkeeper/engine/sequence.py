@@ -153,7 +153,7 @@ class Sequence:
             predicted_n=self.num_generated,
             predicted_ms=(now - prefilled) * 1000 if self.prefilled else 0.0,
             draft_n=self.num_drafted,
-            draft_accepted_n=self.num_accepted,
+            draft_n_accepted=self.num_accepted,
             reasoning_n=self.reasoning.num_tokens if self.reasoning is not None else 0,
             queue_ms=(started - self.arrived) * 1000,
         )

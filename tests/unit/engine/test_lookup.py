@@ -19,7 +19,7 @@ def steps(bench: Bench, prompt: str, **fields: object) -> tuple[int, str, int]:
     bench.run()
     timings = bench.finished(request_id).timings
     taken = bench.engine.stats().num_steps - before
-    return taken, bench.text(request_id), timings.draft_accepted_n
+    return taken, bench.text(request_id), timings.draft_n_accepted
 
 
 def test_repetition_takes_fewer_steps_for_the_same_reply(make_bench: MakeBench) -> None:
