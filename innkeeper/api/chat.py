@@ -46,6 +46,7 @@ ROUTE_FIELDS = (
 )
 """What only chat takes."""
 
+_COMPLETIONS_OWN: dict[str, tuple[Any, ...]] = {"prompt": (), "echo": (), "n_probs": ()}
 
 class ChatTop(Struct, frozen=True):
     token: str
@@ -124,6 +125,7 @@ def parse(body: Mapping[str, Any], warnings: Iterable[str] = ()) -> Call:
         warnings=[
             *(f"not applied: {name} (mode {mode})" for name in character.idle(body)),
             *warnings,
+            *requests.ignored(body, _COMPLETIONS_OWN),
         ],
     )
     if mode != "chat":

@@ -25,6 +25,7 @@ Prompt = str | tuple[int, ...]
 _MAX_PROMPTS = 32
 _MAX_LOGPROBS = 100
 _MAX_PROMPT_CHARS = 64 * 1024 * 1024
+_CHATS_OWN: dict[str, tuple[Any, ...]] = {"messages": (), "top_logprobs": ()}
 _ECHO_WARNING = "echo: log probabilities of the prompt are not supported yet"
 
 
@@ -61,7 +62,10 @@ def parse(body: Mapping[str, Any]) -> Call:
         body,
         default_max_tokens=DEFAULT_MAX_TOKENS,
         logprobs=logprobs,
-        warnings=(_ECHO_WARNING,) if echo and logprobs is not None else (),
+        warnings=[
+            *([_ECHO_WARNING] if echo and logprobs is not None else []),
+            *requests.ignored(body, _CHATS_OWN),
+        ],
     )
     return Call(
         requests=with_prompts(request, prompts(body)),

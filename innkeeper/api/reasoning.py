@@ -5,21 +5,23 @@ from typing import Any
 
 from innkeeper.api import values
 
-_BUDGETS = (
+BUDGETS = (
     "reasoning_budget",
     "reasoning_budget_tokens",
     "thinking_budget",
     "thinking_budget_tokens",
     "thinking_token_budget",
 )
-NAMES = (*_BUDGETS, "thinking", "reasoning", "reasoning_format", "include_reasoning")
+"""Names of one meaning: most tokens of reasoning."""
+
+NAMES = (*BUDGETS, "thinking", "reasoning", "reasoning_format", "include_reasoning")
 _read_budget = values.integer(-1, 1_000_000_000)
 _FORMATS = ("none", "auto", "deepseek", "deepseek-legacy")
 
 
 def budget(body: Mapping[str, Any]) -> int | None:
     """Most tokens of reasoning; 0 = none; None = no limit. Raises: InvalidRequestError."""
-    given: list[tuple[str, Any]] = [(name, body.get(name)) for name in _BUDGETS]
+    given: list[tuple[str, Any]] = [(name, body.get(name)) for name in BUDGETS]
     thinking = _object("thinking", body)
     if thinking.get("type", "enabled") not in ("enabled", "adaptive", "disabled"):
         raise values.refuse("thinking.type", "enabled, adaptive or disabled", thinking["type"])

@@ -4,6 +4,7 @@ from typing import Any
 
 from innkeeper.api.constraints import FORMS
 from innkeeper.api.fields import FIELDS, NOT_APPLIED, Field
+from innkeeper.api.reasoning import BUDGETS
 
 Schema = dict[str, Any]
 
@@ -44,9 +45,11 @@ def body(properties: Schema, required: tuple[str, ...] = ()) -> Schema:
     }
 
 
+_REPORTED = " (not supported yet: reported in warnings)"
+
 SAMPLING = {
     **properties(FIELDS),
-    **properties(NOT_APPLIED, " (not supported yet: reported in warnings)"),
+    **properties(NOT_APPLIED, _REPORTED),
     **{name: plain(form.kind, form.about) for form in FORMS for name in form.names},
 }
 
@@ -71,26 +74,52 @@ COMPLETION_BODY = body(
     ("prompt",),
 )
 
+_REASONING = {
+    **{name: plain("integer", "most tokens of reasoning; 0 = none") for name in BUDGETS},
+    "enable_thinking": plain("boolean", "variable for the chat template"),
+    "reasoning_effort": plain("string", "variable for the chat template; none = off"),
+    "preserve_thinking": plain("boolean", "variable for the chat template"),
+    "thinking": plain("object", "type: enabled or disabled; budget_tokens"),
+    "reasoning": plain("object", "effort, enabled, max_tokens, exclude"),
+    "reasoning_format": plain("string", "none leaves reasoning in the text"),
+    "include_reasoning": plain("boolean", "false leaves reasoning out of the answer"),
+}
+_TOOLS = {
+    "tools": plain("array", "functions that the reply may call"),
+    "tool_choice": {"description": "none, auto, required, or an object with function.name"},
+    "parallel_tool_calls": plain("boolean", "more than one call may come"),
+}
+_TEMPLATE = {
+    "chat_template": plain("string", "Jinja in place of the model's own"),
+    "instruction_template_str": plain("string", "alias of chat_template"),
+    "chat_template_kwargs": plain("object", "variables for the chat template"),
+    "continue_": plain("boolean", "go on with the last message, the assistant's"),
+    "continue_final_message": plain("boolean", "alias of continue_"),
+    "instruction_template": plain("string", "an instruct format by its name"),
+}
+_PLAY = {
+    "mode": plain("string", "instruct; chat = lines of a play; chat-instruct = told to write one"),
+    "character": plain("string", "a card of the characters folder, in a play"),
+    "name1": plain("string", "who the user is, in a play"),
+    "name2": plain("string", "who the model is, in a play"),
+    "context": plain("string", "what comes before the play"),
+    "greeting": plain("string", "the play's first line, the model's"),
+    "user_bio": plain("string", "about the user, in a play"),
+    "chat_template_str": plain("string", "Jinja for the lines of mode chat"),
+    "chat_instruct_command": plain("string", "what mode chat-instruct tells the model"),
+}
+
 CHAT_BODY = body(
     {
         "messages": plain("array", "objects with role and content"),
         **_STREAMING,
         "logprobs": plain("boolean", "report log probabilities"),
         "top_logprobs": plain("integer", "and this many alternatives per token"),
-        "continue_": plain("boolean", "go on with the last message, the assistant's"),
-        "chat_template_kwargs": plain("object", "variables for the chat template"),
-        "enable_thinking": plain("boolean", "variable for the chat template"),
-        "reasoning_effort": plain("string", "variable for the chat template; none = off"),
-        "reasoning_budget": plain("integer", "most tokens of reasoning; 0 = none, -1 = no limit"),
-        "thinking": plain("object", "type: enabled or disabled; budget_tokens"),
-        "reasoning": plain("object", "effort, enabled, max_tokens, exclude"),
-        "reasoning_format": plain("string", "none leaves reasoning in the text"),
-        "include_reasoning": plain("boolean", "false leaves reasoning out of the answer"),
-        "tools": plain("array", "functions that the reply may call"),
-        "tool_choice": {"description": "none, auto, required, or an object with function.name"},
-        "parallel_tool_calls": plain("boolean", "more than one call may come"),
-        "preserve_thinking": plain("boolean", "variable for the chat template"),
         **SAMPLING,
+        **_TEMPLATE,
+        **_REASONING,
+        **_TOOLS,
+        **_PLAY,
     },
     ("messages",),
 )
