@@ -92,7 +92,9 @@ class Gateway:
         self.models = Models(self._folder, self._defaults, start=self._start, retry_seconds=(0.0,))
         generate = Generate(self.models, max_queued=self._max_queued)
         app = create_app(generate, self.models, self._access, cards=Cards(self.characters))
-        door = socket.create_server(("127.0.0.1", 0))
+        # asyncio turns the delay of small packets off only where the protocol is named
+        door = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        door.bind(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{door.getsockname()[1]}"
         self._server = uvicorn.Server(
             uvicorn.Config(
