@@ -27,7 +27,7 @@ def test_every_call_of_the_library_works(
 ) -> None:
     command = [str(other_clients), str(SCRIPT), library, gateway.url]
     result = subprocess.run(command, capture_output=True, text=True, timeout=RUN_SECONDS)
-    assert result.returncode == 0, result.stderr
+    assert result.returncode == 0, f"{result.stdout[-500:]}\n{result.stderr}"
     found = re.search(r"calls: (\d+)", result.stdout)
     assert found and int(found[1]) >= LEAST_CALLS[library]
 
