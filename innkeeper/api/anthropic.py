@@ -1,74 +1,35 @@
 """Anthropic's ``/v1/messages``, whole and as events, and its token count.
 
-The sampling fields of the other dialects are understood here too. An answer's extra key
-``warnings`` says what could not be applied.
+An answer's extra key ``warnings`` says what could not be applied.
 """
 
 import contextlib
 import secrets
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request
-from msgspec import Struct
 from starlette.responses import Response
 
-from innkeeper.api import chat, constraints, fields, requests, schema, values
+from innkeeper.api import tools
+from innkeeper.api.anthropic_fields import BODY, Call, parse
 from innkeeper.api.openai import json_response
 from innkeeper.api.replies import collect, debug_of, json_bytes
 from innkeeper.api.stream import EventStream, read_json, unless_client_leaves
 from innkeeper.api.tokens import num_chat_tokens
-from innkeeper.core import Constraint, GenerateRequest, Message
 from innkeeper.core.frames import Delta, Finished
-from innkeeper.errors import InvalidRequestError
 from innkeeper.serving import Generate
-
-_MAX_TEXT_CHARS = 64 * 1024 * 1024
-_read_text = values.text(_MAX_TEXT_CHARS)
-_KNOWN = (
-    "system thinking stop_sequences container context_management mcp_servers metadata"
-    " betas output_config inference_geo speed cache_control diagnostics"
-    " user_profile_id workspace_id"
-).split()
-_OFF: dict[str, tuple[Any, ...]] = {
-    **dict.fromkeys("container context_management mcp_servers".split(), ()),
-}
-_TABLE = tuple(
-    field._replace(names=(*field.names, "stop_sequences")) if field.target == "stop" else field
-    for field in fields.FIELDS
-)
-_BODY = schema.body(
-    {
-        "messages": schema.plain("array", "objects with role and content"),
-        "max_tokens": schema.plain("integer", "most tokens of the reply"),
-        "system": {"description": "text, or a list of text blocks"},
-        "stop_sequences": schema.plain("array", "texts that end the reply"),
-        "stream": schema.plain("boolean", "answer with server-sent events"),
-        "thinking": schema.plain("object", "type: enabled, adaptive or disabled"),
-        "output_config": schema.plain("object", "format: a JSON schema; effort"),
-        **schema.SAMPLING,
-    },
-    ("messages", "max_tokens"),
-)
-_BLOCKS = "text tool_use tool_result thinking redacted_thinking".split()
-
-
-class Call(Struct, frozen=True, kw_only=True):
-    """One parsed call."""
-
-    request: GenerateRequest
-    stream: bool
 
 
 def router(generate: Generate) -> APIRouter:
     """``/v1/messages`` and ``/v1/messages/count_tokens``."""
     routes = APIRouter(tags=["Anthropic"])
 
-    @routes.post("/v1/messages", summary="Answer a chat", openapi_extra=_BODY)
+    @routes.post("/v1/messages", summary="Answer a chat", openapi_extra=BODY)
     async def create(request: Request) -> Response:
         call = parse(await read_json(request))
         if call.stream:
-            return EventStream(_events(call, generate), last=lambda body: _event("error", body))
+            return EventStream(_events(call, generate), last=lambda body: _sse("error", body))
         return json_response(await unless_client_leaves(request.receive, _answer(call, generate)))
 
     @routes.post("/v1/messages/count_tokens", summary="Number of tokens of a chat")
@@ -79,172 +40,95 @@ def router(generate: Generate) -> APIRouter:
     return routes
 
 
-def parse(body: Mapping[str, Any]) -> Call:
-    """Raises: InvalidRequestError naming the field."""
-    if body.get("max_tokens") is None:
-        raise InvalidRequestError("max_tokens: Field required", field="max_tokens")
-    values.integer(1, 1_000_000_000)("max_tokens", body["max_tokens"])
-    output = body.get("output_config") or {}
-    if not isinstance(output, dict):
-        raise values.refuse("output_config", "an object", output)
-    _check_tool_choice(body.get("tool_choice"))
-    plain = {name: value for name, value in body.items() if name != "tool_choice"}
-    request = requests.build(
-        plain,
-        table=_TABLE,
-        known=_KNOWN,
-        warnings=requests.ignored(body, _OFF),
-        messages=(*_system(body.get("system")), *_messages(body)),
-        template_kwargs={**_thinking(body.get("thinking")), **_effort(output)},
-        constraint=constraints.constraint(plain) or _format(output.get("format")),
-        n=1,
-    )
-    return Call(
-        request=request,
-        stream=values.flag("stream", body.get("stream") or False),
-    )
-
-
-def _check_tool_choice(choice: Any) -> None:
-    """Raises: InvalidRequestError for what would be forced."""
-    kind = choice.get("type") if isinstance(choice, dict) else choice
-    if kind not in (None, "auto", "none"):
-        raise InvalidRequestError(
-            "tool_choice asks for a tool call, which this server cannot hold a reply to yet",
-            field="tool_choice",
-            hint="leave it out",
-        )
-
-
-def _thinking(thinking: Any) -> dict[str, Any]:
-    if thinking is None:
-        return {}
-    kind = thinking.get("type") if isinstance(thinking, dict) else None
-    if kind not in ("enabled", "adaptive", "disabled"):
-        raise values.refuse("thinking.type", "enabled, adaptive or disabled", kind)
-    return {"enable_thinking": kind != "disabled"}
-
-
-def _effort(output: Mapping[str, Any]) -> dict[str, Any]:
-    effort = output.get("effort")
-    if effort is None:
-        return {}
-    return {"reasoning_effort": values.text(100)("output_config.effort", effort)}
-
-
-def _format(value: Any) -> Constraint | None:
-    if value is None:
-        return None
-    if not isinstance(value, dict) or value.get("type") != "json_schema":
-        raise values.refuse("output_config.format", "an object of type json_schema", value)
-    return constraints.json_schema("output_config.format", value.get("schema"))
-
-
-def _system(system: Any) -> list[Message]:
-    if not system:
-        return []
-    if isinstance(system, str):
-        return [Message("system", _read_text("system", system))]
-    return [Message("system", _texts("system", system))]
-
-
-def _messages(body: Mapping[str, Any]) -> list[Message]:
-    given = body.get("messages")
-    if not isinstance(given, list) or not given:
-        raise values.refuse("messages", "a list with at least one message", given)
-    plain = [each for i, one in enumerate(given) for each in _plain(f"messages.{i}", one)]
-    return list(chat.messages({"messages": plain}))
-
-
-def _plain(field: str, message: Any) -> list[dict[str, Any]]:
-    """OpenAI's messages for one of Anthropic's: a tool's results are messages of their own."""
-    if not isinstance(message, dict):
-        raise values.refuse(field, "an object with role and content", message)
-    role, content = message.get("role"), message.get("content")
-    if role not in ("user", "assistant", "system"):
-        raise values.refuse(f"{field}.role", "user or assistant", role)
-    if isinstance(content, str):
-        return [{"role": role, "content": content}]
-    blocks = _checked(f"{field}.content", content)
-    tools = [_tool_message(field, block) for block in blocks if block["type"] == "tool_result"]
-    calls = [_tool_call(block) for block in blocks if block["type"] == "tool_use"]
-    texts = [block for block in blocks if block["type"] == "text"]
-    thoughts = [str(block.get("thinking", "")) for block in blocks if block["type"] == "thinking"]
-    if not texts and not calls and tools:
-        return tools
-    found: dict[str, Any] = {"role": role, "content": _texts(f"{field}.content", texts)}
-    if calls:
-        found["tool_calls"] = calls
-    if any(thoughts):
-        found["reasoning_content"] = "\n".join(thoughts)
-    return [*tools, found]
-
-
-def _checked(field: str, content: Any) -> list[dict[str, Any]]:
-    if not isinstance(content, list):
-        raise values.refuse(field, "a string or a list of blocks", content)
-    for number, block in enumerate(content):
-        kind = block.get("type") if isinstance(block, dict) else None
-        if kind not in _BLOCKS:
-            raise InvalidRequestError(
-                f"{field}.{number} is of type {values.shown(kind)}; this server reads text only",
-                field=f"{field}.{number}",
-            )
-    return content
-
-
-def _texts(field: str, blocks: Any) -> str:
-    if not isinstance(blocks, list):
-        raise values.refuse(field, "a string or a list of text blocks", blocks)
-    found = []
-    for number, block in enumerate(blocks):
-        if not isinstance(block, dict) or block.get("type") != "text":
-            raise values.refuse(f"{field}.{number}", "a text block", block)
-        found.append(_read_text(f"{field}.{number}.text", block.get("text")))
-    return "\n".join(found)
-
-
-def _tool_message(field: str, block: Mapping[str, Any]) -> dict[str, Any]:
-    content = block.get("content") or ""
-    text = content if isinstance(content, str) else _texts(f"{field}.content", content)
-    return {"role": "tool", "content": text, "tool_call_id": str(block.get("tool_use_id", ""))}
-
-
-def _tool_call(block: Mapping[str, Any]) -> dict[str, Any]:
-    function = {"name": block.get("name"), "arguments": block.get("input")}
-    return {"id": block.get("id"), "type": "function", "function": function}
-
-
 async def _answer(call: Call, generate: Generate) -> dict[str, Any]:
     (choice,) = await collect(generate.stream(call.request))
     assert choice.finished is not None
+    calls = tools.objects(choice.calls)
     return {
         **_head(call, generate),
-        "content": [{"type": "text", "text": choice.text}],
+        "content": _blocks("".join(choice.reasoning), choice.text, calls),
         **_reason(choice.finished),
         "usage": _usage(choice.finished),
-        "warnings": choice.finished.warnings,
+        "warnings": [*choice.finished.warnings, *(each.warning for each in calls if each.warning)],
         **debug_of(choice.finished),
     }
 
 
+def _blocks(thinking: str, text: str, calls: Sequence[tools.WholeCall]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    if thinking:
+        found.append({"type": "thinking", "thinking": thinking, "signature": ""})
+    if text or not calls:
+        found.append({"type": "text", "text": text})
+    for call in calls:
+        block = {"type": "tool_use", "id": call.id, "name": call.name, "input": call.arguments}
+        found.append(block)
+    return found
+
+
 async def _events(call: Call, generate: Generate) -> AsyncGenerator[bytes, None]:
-    is_open = False
+    blocks: _OpenBlock | None = None
     async with contextlib.aclosing(generate.stream(call.request)) as events:
         async for each in events:
-            if not is_open:
-                is_open = True
-                yield _start(call, generate)
-            if isinstance(each, Delta):
-                if each.text:
-                    yield _text_event(each.text)
-                continue
-            for last in _end(each):
-                yield last
+            head = b""
+            if blocks is None:
+                blocks, head = _OpenBlock(), _start(call, generate)
+            yield head + (blocks.add(each) if isinstance(each, Delta) else _end(blocks, each))
+
+
+class _OpenBlock:
+    """The content block of a stream that is being written."""
+
+    def __init__(self) -> None:
+        self._index = -1
+        self._kind = ""
+
+    def add(self, delta: Delta) -> bytes:
+        """The events that tell ``delta``."""
+        found = b""
+        if delta.reasoning:
+            found += self._need("thinking", {"thinking": "", "signature": ""})
+            found += self._delta({"type": "thinking_delta", "thinking": delta.reasoning})
+        if delta.text:
+            found += self._need("text", {"text": ""})
+            found += self._delta({"type": "text_delta", "text": delta.text})
+        for piece in delta.calls:
+            if piece.name is not None:
+                found += self._open("tool_use", {"id": piece.id, "name": piece.name, "input": {}})
+            if piece.arguments:
+                found += self._delta({"type": "input_json_delta", "partial_json": piece.arguments})
+        return found
+
+    def end(self) -> bytes:
+        """The last events; a reply without anything is an empty text."""
+        return (b"" if self._kind else self._need("text", {"text": ""})) + self._close()
+
+    def _need(self, kind: str, block: dict[str, Any]) -> bytes:
+        return b"" if self._kind == kind else self._open(kind, block)
+
+    def _open(self, kind: str, block: dict[str, Any]) -> bytes:
+        closed = self._close()
+        self._kind = kind
+        self._index += 1
+        return closed + _event(
+            "content_block_start",
+            {"index": self._index, "content_block": {"type": kind, **block}},
+        )
+
+    def _close(self) -> bytes:
+        if not self._kind:
+            return b""
+        signed = b""
+        if self._kind == "thinking":
+            signed = self._delta({"type": "signature_delta", "signature": ""})
+        return signed + _event("content_block_stop", {"index": self._index})
+
+    def _delta(self, delta: dict[str, Any]) -> bytes:
+        return _event("content_block_delta", {"index": self._index, "delta": delta})
 
 
 def _start(call: Call, generate: Generate) -> bytes:
-    """Two events in one piece. The prompt is counted in the last event: nothing waits for it."""
+    """The prompt is counted in the last event: nothing waits for it."""
     message = {
         **_head(call, generate),
         "content": [],
@@ -252,32 +136,17 @@ def _start(call: Call, generate: Generate) -> bytes:
         "stop_sequence": None,
         "usage": {"input_tokens": 0, "output_tokens": 0},
     }
-    block = {"type": "text", "text": ""}
-    opened = {"type": "content_block_start", "index": 0, "content_block": block}
-    start = json_bytes({"type": "message_start", "message": message})
-    return _event("message_start", start) + _event("content_block_start", json_bytes(opened))
+    return _event("message_start", {"message": message})
 
 
-def _text_event(text: str) -> bytes:
-    delta = {"type": "text_delta", "text": text}
-    data = {"type": "content_block_delta", "index": 0, "delta": delta}
-    return _event("content_block_delta", json_bytes(data))
-
-
-def _end(finished: Finished) -> list[bytes]:
-    delta = {
-        "type": "message_delta",
+def _end(blocks: _OpenBlock, finished: Finished) -> bytes:
+    last = {
         "delta": _reason(finished),
         "usage": _usage(finished),
         "warnings": finished.warnings,
         **debug_of(finished),
     }
-    stop = {"type": "content_block_stop", "index": 0}
-    return [
-        _event("content_block_stop", json_bytes(stop)),
-        _event("message_delta", json_bytes(delta)),
-        _event("message_stop", b'{"type":"message_stop"}'),
-    ]
+    return blocks.end() + _event("message_delta", last) + _event("message_stop", {})
 
 
 def _head(call: Call, generate: Generate) -> dict[str, Any]:
@@ -290,6 +159,8 @@ def _head(call: Call, generate: Generate) -> dict[str, Any]:
 
 
 def _reason(finished: Finished) -> dict[str, Any]:
+    if finished.reason == "tool_calls":
+        return {"stop_reason": "tool_use", "stop_sequence": None}
     if finished.stop_text is not None:
         return {"stop_reason": "stop_sequence", "stop_sequence": finished.stop_text}
     reason = "max_tokens" if finished.reason == "length" else "end_turn"
@@ -306,5 +177,9 @@ def _usage(finished: Finished) -> dict[str, int]:
     }
 
 
-def _event(name: str, data: bytes) -> bytes:
+def _event(name: str, data: dict[str, Any]) -> bytes:
+    return _sse(name, json_bytes({"type": name, **data}))
+
+
+def _sse(name: str, data: bytes) -> bytes:
     return b"event: " + name.encode() + b"\ndata: " + data + b"\n\n"

@@ -3,7 +3,7 @@ since clients parse chunks. A model that is here and not loaded is loaded by its
 
 import contextlib
 import hashlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,17 @@ from fastapi import APIRouter, Request
 from msgspec import UNSET, Struct, UnsetType
 from starlette.responses import PlainTextResponse, Response
 
+from innkeeper.api import tools
 from innkeeper.api.chat import ChatLogprob, content_logprobs
 from innkeeper.api.errors import NotSupportedError
 from innkeeper.api.ollama_fields import CHAT_BODY, TEXT_BODY, Call, model_name, parse
 from innkeeper.api.openai import json_response
 from innkeeper.api.replies import collect, finish_reason, json_bytes
 from innkeeper.api.stream import EventStream, read_json, unless_client_leaves
-from innkeeper.core import ModelFacts
+from innkeeper.core import CallDelta, ModelFacts
 from innkeeper.core.frames import Delta, Finished, SeenPrompt
 from innkeeper.errors import NotFoundError
-from innkeeper.prompt import CHATML
+from innkeeper.prompt import CHATML, reply_form
 from innkeeper.serving import Generate, LoadedModel, ModelEntry, Models
 from innkeeper.serving.names import bare, match
 
@@ -43,6 +44,8 @@ _ABOUT_MISSING = {
 class Turn(Struct, frozen=True):
     content: str
     role: str = "assistant"
+    thinking: str | UnsetType = UNSET
+    tool_calls: list[dict[str, Any]] | UnsetType = UNSET
 
 
 class Line(Struct, frozen=True, kw_only=True):
@@ -51,6 +54,7 @@ class Line(Struct, frozen=True, kw_only=True):
     model: str
     created_at: str
     response: str | UnsetType = UNSET
+    thinking: str | UnsetType = UNSET
     message: Turn | UnsetType = UNSET
     done: bool = False
     done_reason: str | UnsetType = UNSET
@@ -162,12 +166,18 @@ def _find(name: str, models: Models) -> ModelEntry:
 
 
 async def _lines(call: Call, generate: Generate) -> AsyncGenerator[bytes, None]:
+    pieces: list[CallDelta] = []
     async with contextlib.aclosing(generate.stream(call.request)) as events:
         async for each in events:
-            if isinstance(each, Finished):
-                yield _line(_last(each, call, ""))
-            elif each.text or each.logprobs:
-                yield _line(_piece(each, call))
+            if isinstance(each, Delta):
+                pieces += each.calls
+                if each.text or each.reasoning or each.logprobs:
+                    yield _line(_piece(each, call))
+                continue
+            calls = tools.objects(pieces)
+            if calls:
+                yield _line(_called(calls, call))
+            yield _line(_last(each, call, _text("", call), _warnings(each, calls)))
 
 
 def _line(line: Line) -> bytes:
@@ -179,8 +189,13 @@ def _piece(delta: Delta, call: Call) -> Line:
         model=call.request.model,
         created_at=_now(),
         logprobs=content_logprobs(delta.logprobs).content if delta.logprobs else UNSET,
-        **_text(delta.text, call),
+        **_text(delta.text, call, delta.reasoning),
     )
+
+
+def _called(calls: Sequence[tools.WholeCall], call: Call) -> Line:
+    """Calls come whole, since their arguments are an object."""
+    return Line(model=call.request.model, created_at=_now(), **_text("", call, calls=calls))
 
 
 async def _answer(call: Call, generate: Generate) -> Line:
@@ -188,22 +203,30 @@ async def _answer(call: Call, generate: Generate) -> Line:
     assert choice.finished is not None
     wanted = call.request.logprobs is not None
     logprobs = content_logprobs(choice.logprobs).content if wanted else UNSET
-    return _last(choice.finished, call, choice.text, logprobs)
+    calls = tools.objects(choice.calls)
+    told = _text(choice.text, call, "".join(choice.reasoning), calls)
+    return _last(choice.finished, call, told, _warnings(choice.finished, calls), logprobs)
+
+
+def _warnings(finished: Finished, calls: Sequence[tools.WholeCall]) -> tuple[str, ...]:
+    return (*finished.warnings, *(each.warning for each in calls if each.warning))
 
 
 def _last(
     finished: Finished,
     call: Call,
-    text: str,
+    told: dict[str, Any],
+    warnings: tuple[str, ...],
     logprobs: list[ChatLogprob] | UnsetType = UNSET,
 ) -> Line:
     timings = finished.timings
     whole_ms = timings.queue_ms + timings.prompt_ms + timings.predicted_ms
+    reason = finish_reason(finished)
     return Line(
         model=call.request.model,
         created_at=_now(),
         done=True,
-        done_reason=finish_reason(finished),
+        done_reason="stop" if reason == "tool_calls" else reason,
         total_duration=round(whole_ms * _NS_PER_MS),
         load_duration=0,
         prompt_eval_count=timings.prompt_n + timings.cache_n + timings.cache_approx_n,
@@ -211,9 +234,9 @@ def _last(
         eval_count=timings.predicted_n,
         eval_duration=round(timings.predicted_ms * _NS_PER_MS),
         logprobs=logprobs,
-        warnings=finished.warnings or UNSET,
+        warnings=warnings or UNSET,
         debug=finished.debug or UNSET,
-        **_text(text, call),
+        **told,
     )
 
 
@@ -227,8 +250,20 @@ def _empty(call: Call, reason: str) -> Line:
     )
 
 
-def _text(text: str, call: Call) -> dict[str, Any]:
-    return {"message": Turn(text)} if call.is_chat else {"response": text}
+def _text(
+    text: str, call: Call, thinking: str = "", calls: Sequence[tools.WholeCall] = ()
+) -> dict[str, Any]:
+    """The parts of a line that tell the reply."""
+    if not call.is_chat:
+        return {"response": text, "thinking": thinking or UNSET}
+    told = [
+        {
+            "id": each.id,
+            "function": {"index": index, "name": each.name, "arguments": each.arguments},
+        }
+        for index, each in enumerate(calls)
+    ]
+    return {"message": Turn(text, thinking=thinking or UNSET, tool_calls=told or UNSET)}
 
 
 def _now() -> str:
@@ -308,6 +343,18 @@ def _about(entry: ModelEntry, models: Models) -> dict[str, Any]:
         "template": (known.chat_template or CHATML) if known else "",
         "details": tag["details"],
         "model_info": info,
-        "capabilities": ["embedding"] if known and known.pooling else ["completion"],
+        "capabilities": _capabilities(known),
         "modified_at": tag["modified_at"],
     }
+
+
+def _capabilities(known: ModelFacts | None) -> list[str]:
+    """What clients switch features on by. Tools need nothing of the model."""
+    if known is not None and known.pooling:
+        return ["embedding"]
+    found = ["completion", "tools"]
+    if known is not None and known.fill_ids:
+        found.append("insert")
+    if known is not None and reply_form.names_reasoning(known.chat_template):
+        found.append("thinking")
+    return found

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from innkeeper.api import chat, constraints, fields, requests, schema, values
+from innkeeper.api import chat, constraints, fields, requests, schema, tools, values
 from innkeeper.api.errors import NotSupportedError
 from innkeeper.core import Constraint, GenerateRequest, Message, SamplingParams
 from innkeeper.core.request import WHOLE_CONTEXT
@@ -66,7 +66,12 @@ TEXT_BODY = schema.body(
     ("model",),
 )
 CHAT_BODY = schema.body(
-    {"messages": schema.plain("array", "objects with role and content"), **_BODY}, ("model",)
+    {
+        "messages": schema.plain("array", "objects with role and content"),
+        "tools": schema.plain("array", "functions that the reply may call"),
+        **_BODY,
+    },
+    ("model",),
 )
 
 _LOAD_OPTIONS: dict[str, tuple[Any, ...]] = {
@@ -80,7 +85,7 @@ _LOAD_OPTIONS: dict[str, tuple[Any, ...]] = {
     "penalize_newline": (True,),
     "numa": (),
 }
-_OFF: dict[str, tuple[Any, ...]] = {"template": (), "context": ([],), "tools": ([],), "shift": ()}
+_OFF: dict[str, tuple[Any, ...]] = {"template": (), "context": ([],), "shift": ()}
 _KNOWN = frozenset(
     (
         "model name prompt suffix system template context stream raw format keep_alive images"
@@ -113,6 +118,7 @@ def parse(body: Mapping[str, Any], *, is_chat: bool) -> Call:
         raise values.refuse("options", "an object", options)
     keep_alive = body.get("keep_alive")
     given = _chat(body) if is_chat else _text(body)
+    thinking = _thinking(body.get("think"))
     request = requests.build(
         options,
         table=_OPTIONS,
@@ -122,11 +128,14 @@ def parse(body: Mapping[str, Any], *, is_chat: bool) -> Call:
         warnings=[
             *requests.ignored(options, _LOAD_OPTIONS),
             *requests.ignored(body, _OFF),
+            *requests.ignored(body, {} if is_chat else {"tools": ([],)}),
             *fields.unknown(body, _KNOWN),
         ],
         constraint=_format(body.get("format")),
         logprobs=_logprobs(body),
-        template_kwargs=_thinking(body.get("think")),
+        template_kwargs=thinking,
+        splits_reasoning=True,
+        reasoning_budget=0 if thinking.get("enable_thinking") is False else None,
         model=model_name(body),
         debug=values.flag("debug", body.get("debug") or False),
         **given,
@@ -164,6 +173,7 @@ def _text(body: Mapping[str, Any]) -> dict[str, Any]:
 
 def _chat(body: Mapping[str, Any]) -> dict[str, Any]:
     given = body.get("messages")
+    use = tools.tool_use({"tools": body.get("tools")})
     if given is None or given == []:
         return {"messages": ()}
     if not isinstance(given, list):
@@ -171,7 +181,8 @@ def _chat(body: Mapping[str, Any]) -> dict[str, Any]:
     for number, message in enumerate(given):
         if isinstance(message, dict) and message.get("images"):
             raise _no_images(f"messages[{number}].images")
-    return {"messages": chat.messages({"messages": [_plain(each) for each in given]})}
+    messages = chat.messages({"messages": [_plain(each) for each in given]})
+    return {"messages": messages, "tools": use}
 
 
 def _plain(message: Any) -> Any:

@@ -1,8 +1,9 @@
 """Tools that a chat may call, in OpenAI's shapes: in bodies, in messages, in answers."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec import UNSET, Struct, UnsetType
 
@@ -36,12 +37,31 @@ def tool_use(body: Mapping[str, Any]) -> ToolUse | None:
 
     Raises: InvalidRequestError naming the field.
     """
+    tools = tuple(_tool(f"tools[{i}]", tool) for i, tool in enumerate(listed(body)))
+    choice, only = _choice(body.get("tool_choice"))
+    is_parallel = values.flag("parallel_tool_calls", body.get("parallel_tool_calls", True))
+    name_field = "tool_choice.function.name"
+    return use(tools, choice, only, is_parallel=is_parallel, name_field=name_field)
+
+
+def listed(body: Mapping[str, Any]) -> list[Any]:
+    """``tools``, unchecked. Raises: InvalidRequestError if it is no list, or too long."""
     given = body.get("tools") or []
     if not isinstance(given, list) or len(given) > _MAX_TOOLS:
         raise values.refuse("tools", f"a list of at most {_MAX_TOOLS} tools", given)
-    tools = tuple(_tool(f"tools[{i}]", tool) for i, tool in enumerate(given))
-    choice, only = _choice(body.get("tool_choice"))
-    is_parallel = values.flag("parallel_tool_calls", body.get("parallel_tool_calls", True))
+    return given
+
+
+def use(
+    tools: tuple[dict[str, Any], ...],
+    choice: str,
+    only: str | None,
+    *,
+    is_parallel: bool,
+    name_field: str,
+) -> ToolUse | None:
+    """What checked ``tools`` are for. choice: none, auto or required. only: the one tool to call.
+    name_field: what the client calls that. Raises: InvalidRequestError."""
     if choice == "required" and not tools:
         raise InvalidRequestError(
             "tool_choice asks for a tool call, and tools is empty",
@@ -50,10 +70,10 @@ def tool_use(body: Mapping[str, Any]) -> ToolUse | None:
         )
     if choice == "none" or not tools:
         return None
-    use = ToolUse(tools, choice == "required", only, is_parallel and only is None)
-    if only is not None and only not in use.names:
-        raise values.refuse("tool_choice.function.name", "one of " + ", ".join(use.names), only)
-    return use
+    wanted = ToolUse(tools, choice == "required", only, is_parallel and only is None)
+    if only is not None and only not in wanted.names:
+        raise values.refuse(name_field, "one of " + ", ".join(wanted.names), only)
+    return wanted
 
 
 def _choice(value: Any) -> tuple[str, str | None]:
@@ -71,16 +91,23 @@ def _choice(value: Any) -> tuple[str, str | None]:
 
 
 def _tool(field: str, tool: Any) -> dict[str, Any]:
-    function = tool.get("function") if isinstance(tool, dict) else None
-    if not isinstance(function, dict) or tool.get("type", "function") != "function":
+    about = tool.get("function") if isinstance(tool, dict) else None
+    if not isinstance(about, dict) or tool.get("type", "function") != "function":
         raise values.refuse(field, "an object of type function with function", tool)
-    name, schema = function.get("name"), function.get("parameters")
+    return function(f"{field}.function", about)
+
+
+def function(field: str, about: Mapping[str, Any]) -> dict[str, Any]:
+    """A tool in OpenAI's shape, of its name, description and parameters.
+
+    Raises: InvalidRequestError naming what is wrong below ``field``.
+    """
+    name, schema = about.get("name"), about.get("parameters")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise values.refuse(f"{field}.function.name", "letters, digits, _ or -", name)
+        raise values.refuse(f"{field}.name", "letters, digits, _ or -", name)
     if schema is not None and not isinstance(schema, dict):
-        raise values.refuse(f"{field}.function.parameters", "a JSON schema", schema)
-    plain = values.plain(f"{field}.function", function, max_depth=_MAX_DEPTH)
-    return {"type": "function", "function": plain}
+        raise values.refuse(f"{field}.parameters", "a JSON schema", schema)
+    return {"type": "function", "function": values.plain(field, about, max_depth=_MAX_DEPTH)}
 
 
 def message_calls(field: str, given: Any) -> list[dict[str, Any]]:
@@ -123,3 +150,34 @@ def whole_calls(deltas: Sequence[CallDelta]) -> list[ToolCall]:
         )
         for head in heads
     ]
+
+
+class WholeCall(NamedTuple):
+    """A call as dialects tell it whose arguments are an object."""
+
+    id: str
+    name: str
+    arguments: dict[str, Any]
+    warning: str | None
+    """What could not be told: the reply ended within the arguments."""
+
+
+def objects(deltas: Sequence[CallDelta]) -> list[WholeCall]:
+    """The calls that the pieces make, with their arguments read."""
+    found = []
+    for call in whole_calls(deltas):
+        name, written = str(call.function.name), call.function.arguments
+        arguments = _object(written)
+        warning = None
+        if arguments is None:
+            warning = f"the reply ended within the arguments of {name}: {values.shown(written)}"
+        found.append(WholeCall(str(call.id), name, arguments or {}, warning))
+    return found
+
+
+def _object(text: str) -> dict[str, Any] | None:
+    try:
+        found = json.loads(text or "{}")
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None

@@ -89,6 +89,11 @@ def reasoning_marks(template: str | None) -> tuple[str, str]:
     return next((pair for pair in _REASONING_MARKS if pair[1] in text), _REASONING_MARKS[0])
 
 
+def names_reasoning(template: str | None) -> bool:
+    """Whether ``template`` speaks of reasoning, so that its model most likely does it."""
+    return any(pair[1] in (template or "") for pair in _REASONING_MARKS)
+
+
 def _wants_no_reasoning(request: GenerateRequest) -> bool:
     return request.reasoning_budget == 0 or request.template_kwargs.get("enable_thinking") is False
 

@@ -26,6 +26,17 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
         yield running
 
 
+CALL = '<tool_call>\n{"name": "look", "arguments": {"where": "north"}}\n</tool_call>'
+
+
+@pytest.fixture(scope="module")
+def caller(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """Its model thinks, speaks and calls a tool."""
+    reply = f"<think>Hm.</think>Wait.\n{CALL}"
+    with Gateway(tmp_path_factory.mktemp("models"), reply=reply) as running:
+        yield running
+
+
 # --- Anthropic -----------------------------------------------------------------------------------
 
 MESSAGES: dict[str, Any] = {
@@ -113,6 +124,83 @@ def test_anthropic_errors_are_the_clients_own(claude: Any) -> None:
         claude.models.retrieve("other")
 
 
+LOOK: dict[str, Any] = {
+    "name": "look",
+    "description": "Looks somewhere.",
+    "input_schema": {
+        "type": "object",
+        "properties": {"where": {"enum": ["north", "south"]}},
+        "required": ["where"],
+        "additionalProperties": False,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def calling_claude(caller: Gateway) -> Iterator[Any]:
+    with anthropic.Anthropic(base_url=caller.url, api_key="none", max_retries=0) as client:
+        yield client
+
+
+def told(message: Any) -> list[tuple[str, Any]]:
+    """The blocks of an answer, by kind."""
+    return [
+        (block.type, getattr(block, {"tool_use": "input"}.get(block.type, block.type)))
+        for block in message.content
+    ]
+
+
+def test_anthropic_thinking_text_and_call_come_as_blocks(calling_claude: Any) -> None:
+    given = {**MESSAGES, "max_tokens": 500, "tools": [LOOK], "thinking": {"type": "adaptive"}}
+    whole = calling_claude.messages.create(**given)
+    strict(whole)
+    blocks = [("thinking", "Hm."), ("text", "Wait."), ("tool_use", {"where": "north"})]
+    assert told(whole) == blocks
+    assert whole.stop_reason == "tool_use" and whole.content[2].name == "look"
+    with calling_claude.messages.stream(**given) as stream:
+        kinds = {event.type for event in stream}
+        final = stream.get_final_message()
+    strict(final)
+    assert told(final) == blocks and final.stop_reason == "tool_use"
+    assert kinds >= {"thinking", "signature", "text", "input_json", "content_block_stop"}
+
+
+def test_anthropic_raw_events_of_a_call_are_of_the_declared_types(calling_claude: Any) -> None:
+    given = {**MESSAGES, "max_tokens": 500, "tools": [LOOK]}
+    events = list(calling_claude.messages.create(**given, stream=True))
+    for event in events:
+        strict(event)
+    starts = [event for event in events if event.type == "content_block_start"]
+    assert [event.index for event in starts] == [0, 1, 2]
+    stops = [event.index for event in events if event.type == "content_block_stop"]
+    assert stops == [0, 1, 2], "each block ends before the next one"
+
+
+@pytest.mark.parametrize("choice", [{"type": "any"}, {"type": "tool", "name": "look"}])
+def test_anthropic_forced_call_obeys_its_schema_and_its_result_is_taken(
+    claude: Any, choice: dict[str, Any]
+) -> None:
+    given = {**MESSAGES, "max_tokens": 200, "tools": [LOOK]}
+    choice = {**choice, "disable_parallel_tool_use": True}
+    answer = claude.messages.create(**given, tool_choice=choice)
+    strict(answer)
+    (call,) = answer.content
+    assert call.input["where"] in ("north", "south")
+    result = {"type": "tool_result", "tool_use_id": call.id, "content": "a hill"}
+    turns = [
+        *MESSAGES["messages"],
+        {"role": "assistant", "content": [call.model_dump()]},
+        {"role": "user", "content": [result]},
+    ]
+    strict(claude.messages.create(**{**given, "messages": turns}))
+
+
+def test_anthropic_counts_the_tokens_of_tools(claude: Any) -> None:
+    given = {"model": "fake", "messages": MESSAGES["messages"]}
+    without = claude.messages.count_tokens(**given).input_tokens
+    assert claude.messages.count_tokens(**given, tools=[LOOK]).input_tokens > without + 50
+
+
 # --- Ollama --------------------------------------------------------------------------------------
 
 OPTIONS = {"temperature": 0, "num_predict": 10}
@@ -157,6 +245,52 @@ def test_ollama_format_is_obeyed(llama: Any, streamed: bool) -> None:
     assert json.loads(text).keys() == {"ok"}
 
 
+def look(where: str) -> str:
+    """Looks somewhere.
+
+    Args:
+      where: north or south
+    """
+    return where
+
+
+@pytest.fixture(scope="module")
+def calling_llama(caller: Gateway) -> Iterator[Any]:
+    with ollama.Client(host=caller.url) as client:
+        yield client
+
+
+def test_ollama_thinking_text_and_call_are_told_apart(calling_llama: Any) -> None:
+    given = {"model": "fake", "messages": TURNS, "tools": [look], "think": True}
+    whole = calling_llama.chat(**given)
+    assert (whole.message.thinking, whole.message.content) == ("Hm.", "Wait.")
+    (call,) = whole.message.tool_calls
+    assert (call.function.name, call.function.arguments) == ("look", {"where": "north"})
+    assert whole.done_reason == "stop"
+    pieces = list(calling_llama.chat(**given, stream=True))
+    assert "".join(piece.message.thinking or "" for piece in pieces) == "Hm."
+    assert "".join(piece.message.content for piece in pieces) == "Wait."
+    calls = [each for piece in pieces for each in piece.message.tool_calls or ()]
+    assert calls == [call]
+    assert [piece.done for piece in pieces][-2:] == [False, True]
+
+
+def test_ollama_call_and_its_result_are_taken_back(calling_llama: Any) -> None:
+    whole = calling_llama.chat(model="fake", messages=TURNS, tools=[look])
+    result = {"role": "tool", "tool_name": "look", "content": "a hill"}
+    turns = [*TURNS, whole.message, result]
+    again = calling_llama.chat(model="fake", messages=turns, tools=[look])
+    assert again.prompt_eval_count > whole.prompt_eval_count
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_ollama_thinking_of_a_text_comes_apart(calling_llama: Any, streamed: bool) -> None:
+    answer = calling_llama.generate(model="fake", prompt="hi", stream=streamed)
+    pieces = list(answer) if streamed else [answer]
+    assert "".join(piece.thinking or "" for piece in pieces) == "Hm."
+    assert "".join(piece.response for piece in pieces) == f"Wait.\n{CALL}"
+
+
 def test_ollama_logprobs(llama: Any) -> None:
     given = {"model": "fake", "prompt": "Once", "options": OPTIONS}
     answer = llama.generate(**given, logprobs=True, top_logprobs=2)
@@ -169,7 +303,7 @@ def test_ollama_models(llama: Any) -> None:
     assert tag.model == "fake:latest" and tag.details.format == "gguf"
     (loaded,) = llama.ps().models
     assert loaded.model == tag.model and loaded.digest == tag.digest
-    assert llama.show("fake").capabilities == ["completion"]
+    assert llama.show("fake").capabilities == ["completion", "tools"]
 
 
 def test_ollama_errors_are_the_clients_own(llama: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from innkeeper.api import anthropic
+from innkeeper.api import anthropic_fields
 from innkeeper.errors import InvalidRequestError
 from tests.unit.api.gateway import Gateway
 
@@ -17,6 +17,17 @@ CHAT: dict[str, Any] = {
     "max_tokens": 12,
     "temperature": 0,
     "messages": [{"role": "user", "content": "hi"}],
+}
+
+LOOK: dict[str, Any] = {
+    "name": "look",
+    "description": "Looks somewhere.",
+    "input_schema": {
+        "type": "object",
+        "properties": {"where": {"type": "string"}},
+        "required": ["where"],
+        "additionalProperties": False,
+    },
 }
 
 
@@ -39,7 +50,7 @@ def stream(client: httpx.Client, **body: Any) -> list[dict[str, Any]]:
 
 
 def turns(**body: Any) -> list[tuple[str, str | None]]:
-    messages = anthropic.parse({**CHAT, **body}).request.messages
+    messages = anthropic_fields.parse({**CHAT, **body}).request.messages
     assert messages is not None
     return [(each.role, each.content) for each in messages]
 
@@ -94,7 +105,10 @@ def test_system_and_blocks_become_messages() -> None:
         },
         {
             "role": "user",
-            "content": [{"type": "tool_result", "tool_use_id": "t1", "content": "blue"}],
+            "content": [
+                {"type": "tool_result", "tool_use_id": "t1", "content": "blue"},
+                {"type": "tool_result", "tool_use_id": "t2", "content": "no", "is_error": True},
+            ],
         },
     ]
     assert turns(system="Be kind.", messages=messages) == [
@@ -102,21 +116,30 @@ def test_system_and_blocks_become_messages() -> None:
         ("user", "a\nb"),
         ("assistant", "let me look"),
         ("tool", "blue"),
+        ("tool", "Error: no"),
     ]
     assert turns(system=blocks)[0] == ("system", "a\nb")
-    parsed = anthropic.parse({**CHAT, "messages": messages}).request.messages
+    parsed = anthropic_fields.parse({**CHAT, "messages": messages}).request.messages
     assert parsed is not None
     assert parsed[1].extra["reasoning_content"] == "hm"
     assert parsed[1].extra["tool_calls"][0]["function"]["name"] == "look"
 
 
 def test_sampling_fields_reach_the_engine() -> None:
-    request = anthropic.parse({**CHAT, "top_k": 5, "top_p": 0.5, "min_p": 0.1}).request
+    request = anthropic_fields.parse({**CHAT, "top_k": 5, "top_p": 0.5, "min_p": 0.1}).request
     assert (request.sampling.top_k, request.sampling.top_p) == (5, 0.5)
     assert request.sampling.min_p == 0.1
+
+
+def test_thinking_is_as_much_as_asked_for_and_may_be_hidden() -> None:
     thinking = {"type": "enabled", "budget_tokens": 5}
-    request = anthropic.parse({**CHAT, "thinking": thinking}).request
+    request = anthropic_fields.parse({**CHAT, "thinking": thinking}).request
     assert request.template_kwargs == {"enable_thinking": True}
+    assert (request.reasoning_budget, request.shows_reasoning) == (5, True)
+    off = anthropic_fields.parse({**CHAT, "thinking": {"type": "disabled"}}).request
+    assert off.reasoning_budget == 0
+    hidden = {"type": "adaptive", "display": "omitted"}
+    assert not anthropic_fields.parse({**CHAT, "thinking": hidden}).request.shows_reasoning
 
 
 @pytest.mark.parametrize(
@@ -136,13 +159,19 @@ def test_sampling_fields_reach_the_engine() -> None:
         ({"stop_sequences": 5}, "stop_sequences"),
         ({"tool_choice": {"type": "any"}}, "tool_choice"),
         ({"tool_choice": {"type": "tool", "name": "look"}}, "tool_choice"),
+        ({"tools": [LOOK], "tool_choice": {"type": "tool", "name": "jump"}}, "tool_choice.name"),
+        ({"tools": [LOOK], "tool_choice": {"type": "tool"}}, "tool_choice.name"),
+        ({"tools": [{**LOOK, "name": "a b"}]}, "tools.0.name"),
+        ({"tools": [{"name": "look"}]}, "tools.0.input_schema"),
+        ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools.0"),
         ({"thinking": {"type": "deep"}}, "thinking.type"),
+        ({"thinking": {"type": "enabled", "display": "all"}}, "thinking.display"),
         ({"output_config": {"format": {"type": "xml"}}}, "output_config.format"),
     ],
 )
 def test_bad_fields_are_named(client: httpx.Client, body: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidRequestError) as caught:
-        anthropic.parse({**CHAT, **body})
+        anthropic_fields.parse({**CHAT, **body})
     assert caught.value.field == field
     response = client.post(PATH, json={**CHAT, **body})
     assert response.status_code == 400
@@ -155,14 +184,38 @@ def test_output_format_is_obeyed(client: httpx.Client) -> None:
     config = {"format": form, "effort": "low"}
     answer = post(client, output_config=config, max_tokens=50, temperature=1)
     assert json.loads(answer["content"][0]["text"]) in ("yes", "no")
-    request = anthropic.parse({**CHAT, "output_config": config}).request
+    request = anthropic_fields.parse({**CHAT, "output_config": config}).request
     assert request.template_kwargs == {"reasoning_effort": "low"}
 
 
-def test_tools_are_reported_as_not_applied(client: httpx.Client) -> None:
-    tool = {"name": "look", "description": "", "input_schema": {"type": "object"}}
-    warnings = post(client, tools=[tool], tool_choice={"type": "auto"})["warnings"]
-    assert any("tools" in warning for warning in warnings)
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        (None, (False, None, True)),
+        ({"type": "auto", "disable_parallel_tool_use": True}, (False, None, False)),
+        ({"type": "any"}, (True, None, True)),
+        ({"type": "tool", "name": "look"}, (True, "look", False)),
+    ],
+)
+def test_tools_reach_the_template(choice: Any, expected: tuple[Any, ...]) -> None:
+    use = anthropic_fields.parse({**CHAT, "tools": [LOOK], "tool_choice": choice}).request.tools
+    assert use is not None and use.names == ("look",)
+    assert use.tools[0]["function"]["parameters"] == LOOK["input_schema"]
+    assert (use.is_required, use.only, use.is_parallel) == expected
+
+
+def test_no_tools_are_shown_where_none_may_be_called() -> None:
+    body = {**CHAT, "tools": [LOOK], "tool_choice": {"type": "none"}}
+    assert anthropic_fields.parse(body).request.tools is None
+
+
+def test_a_call_that_was_cut_off_is_reported(client: httpx.Client) -> None:
+    forced = {"type": "tool", "name": "look"}
+    answer = post(client, tools=[LOOK], tool_choice=forced, max_tokens=40, temperature=0)
+    assert answer["stop_reason"] == "max_tokens"
+    (block,) = answer["content"]
+    assert (block["type"], block["name"], block["input"]) == ("tool_use", "look", {})
+    assert any("arguments of look" in warning for warning in answer["warnings"])
 
 
 def test_models_are_listed_in_anthropics_words_for_its_clients(client: httpx.Client) -> None:

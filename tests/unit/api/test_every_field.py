@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from innkeeper.api import anthropic, kobold_fields, llamacpp, ollama_fields
+from innkeeper.api import anthropic_fields, kobold_fields, llamacpp, ollama_fields
 from innkeeper.errors import InvalidRequestError
 
 SAMPLING: dict[str, Any] = {
@@ -160,7 +160,7 @@ ANTHROPIC: dict[str, Any] = {
     "top_k": 7,
     "stop_sequences": ["a"],
     "stream": True,
-    "tools": [{"name": "look"}],
+    "tools": [{"name": "look", "input_schema": {"type": "object"}}],
     "tool_choice": {"type": "any"},
     "thinking": {"type": "enabled"},
     "container": "x",
@@ -184,7 +184,7 @@ DIALECTS: dict[str, tuple[Parse, dict[str, Any]]] = {
         ),
         OLLAMA_OPTIONS,
     ),
-    "anthropic": (lambda body: anthropic.parse({**CHAT, **body}), ANTHROPIC),
+    "anthropic": (lambda body: anthropic_fields.parse({**CHAT, **body}), ANTHROPIC),
 }
 
 

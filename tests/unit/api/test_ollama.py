@@ -109,7 +109,9 @@ def test_raw_text_is_taken_as_it_is_and_other_text_as_a_turn() -> None:
     ],
 )
 def test_thinking_reaches_the_template(think: object, expected: dict[str, Any]) -> None:
-    assert parsed(is_chat=True, think=think).request.template_kwargs == expected
+    request = parsed(is_chat=True, think=think).request
+    assert request.template_kwargs == expected
+    assert request.reasoning_budget == (0 if think is False else None)
 
 
 @pytest.mark.parametrize(
@@ -154,6 +156,15 @@ def test_bad_fields_are_named(body: dict[str, Any], field: str | None) -> None:
     assert caught.value.field == field
 
 
+def test_tools_reach_the_template_and_bad_ones_are_named() -> None:
+    tool = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
+    use = parsed(is_chat=True, tools=[tool]).request.tools
+    assert use is not None and use.names == ("look",)
+    with pytest.raises(InvalidRequestError) as caught:
+        parsed(is_chat=True, tools=[{"type": "function", "function": {"name": "a b"}}])
+    assert caught.value.field == "tools[0].function.name"
+
+
 def test_messages_with_images_are_refused(client: httpx.Client) -> None:
     messages = [{"role": "user", "content": "what?", "images": ["aGk="]}]
     response = client.post("/api/chat", json={**CHAT, "messages": messages})
@@ -187,7 +198,7 @@ def test_status_calls_of_clients(client: httpx.Client) -> None:
     (loaded,) = client.get("/api/ps").json()["models"]
     assert (loaded["name"], loaded["context_length"]) == ("fake:latest", 2048)
     shown = client.post("/api/show", json={"model": "fake"}).json()
-    assert shown["capabilities"] == ["completion"] and shown["details"]["format"] == "gguf"
+    assert shown["capabilities"] == ["completion", "tools"] and shown["details"]["format"] == "gguf"
 
 
 def test_model_is_loaded_by_its_name_and_unloaded_by_keep_alive(two: Gateway) -> None:
