@@ -7,6 +7,7 @@ wrong is raised; a call that does not end shows where every thread stands, and e
 
 import asyncio
 import faulthandler
+import gc
 import itertools
 import os
 import sys
@@ -205,9 +206,16 @@ LIBRARIES = {
 
 
 def run(library: str, url: str) -> int:
-    """Makes every call; how many there were. The last limit is for the end of the process."""
+    """Makes every call; how many there were. The last limit is for the end of the process.
+
+    Garbage is collected between calls only: litellm leaves Ollama's streams unread behind the last
+    line, and httpcore waits for ever for a lock of its own if such a stream is collected while the
+    same thread opens the next connection.
+    """
+    gc.disable()
     names = LIBRARIES[library](url)
     for count in itertools.count():
+        gc.collect()
         faulthandler.dump_traceback_later(CALL_SECONDS, exit=True)
         if (name := next(names, None)) is None:
             break
