@@ -3,8 +3,10 @@
     python benchmarks/in_character.py MODEL.gguf [MODEL.gguf ...]
 
 The cards of `characters.json` are written by hand, in the notations real cards use, with names,
-words and settings that the demo model's training text does not have. Asked who it is, a character
-is right when its speech (what is not between asterisks) has its name and introduces nobody else.
+words and settings that the demo model's training text does not have; those of
+`long_characters.json` are 2,000 to 3,000 tokens long, most of them example dialogue. Asked who it
+is, a character is right when its speech (what is not between asterisks) has its name and
+introduces nobody else.
 """
 
 import argparse
@@ -22,6 +24,7 @@ from benchmarks.recall import IM_END, IM_START, SILLYTAVERN_SAMPLING, STOPS, loa
 from benchmarks.report import Table
 
 CARDS = Path(__file__).with_name("characters.json")
+LONG_CARDS = Path(__file__).with_name("long_characters.json")
 USER = "User"
 FORMATS = ("names", "chatml", "alpaca")
 WHO = (
@@ -48,6 +51,12 @@ INTRODUCTION = re.compile(
     r"\b(?:I am|I'm|name is|name's|call me|called|This is) (?:the |an? )?([A-Z][\w'-]+)"
     r"|^\W*(?:Me\? )?([A-Z][\w'-]+), of course"
 )
+COMMON_WORDS = frozenset(
+    "a an and are as at be but do for from he her here his i in is it me my no not of on or she so "
+    "that the they this to was we what who will with you your".split()
+)
+LEAST_ENGLISH = 0.25
+"""Of `english_share`; text without sense has less."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +84,8 @@ def _prompt(card: dict[str, str], question: str, fmt: str) -> str:
     return f"{system}\n{text}\n***\n{name}: {card['greeting']}\n{USER}: {question}\n{name}:"
 
 
-def questions() -> Iterator[Question]:
-    for card in json.loads(CARDS.read_text(encoding="utf-8")):
+def questions(cards: Path = CARDS) -> Iterator[Question]:
+    for card in json.loads(cards.read_text(encoding="utf-8")):
         for fmt in FORMATS:
             for asked in (*WHO, *OTHER):
                 yield Question(_prompt(card, asked, fmt), card["name"], fmt, asked in WHO)
@@ -84,6 +93,13 @@ def questions() -> Iterator[Question]:
 
 def spoken(reply: str) -> str:
     return re.sub(r"\*[^*]*\*", " ", reply)
+
+
+def english_share(reply: str) -> float:
+    """The share of the reply's words that are among the commonest of English: over a third in
+    ordinary sentences."""
+    words = re.findall(r"[^\W\d_]+", reply.lower())
+    return sum(word in COMMON_WORDS for word in words) / max(1, len(words))
 
 
 def says(name: str, reply: str) -> bool:
@@ -105,10 +121,12 @@ def ask(llm: Any, question: Question, seed: int, sampling: dict[str, float]) -> 
     return choice["text"], choice["finish_reason"] == "stop"
 
 
-def measure(llm: Any, seed: int, sampling: dict[str, float], show: bool) -> dict[str, str]:
+def measure(
+    llm: Any, cards: Path, seed: int, sampling: dict[str, float], show: bool
+) -> dict[str, str]:
     named, another, ended = [], [], []
     rows: dict[str, list[bool]] = {fmt: [] for fmt in FORMATS}
-    for number, question in enumerate(questions()):
+    for number, question in enumerate(questions(cards)):
         reply, by_itself = ask(llm, question, seed + number, sampling)
         wrong = introduces_another(question.name, reply)
         right = says(question.name, reply) and not wrong
@@ -120,12 +138,13 @@ def measure(llm: Any, seed: int, sampling: dict[str, float], show: bool) -> dict
         if show:
             asked = question.prompt.rsplit("\n", 2)[-2][-60:]
             print(f"{question.fmt} {question.name} | {asked} | {right} {wrong} |{reply!r}")
-    table = {f"right name when asked, {fmt}": _share(found) for fmt, found in rows.items()}
+    size = "long cards, " if cards == LONG_CARDS else ""
+    table = {f"{size}right name when asked, {fmt}": _share(found) for fmt, found in rows.items()}
     return {
         **table,
-        "**right name when asked**": f"**{_share(named)}** ({sum(named)}/{len(named)})",
-        "another name, all replies": f"{_share(another)} ({sum(another)}/{len(another)})",
-        "replies that end by themselves": _share(ended),
+        f"**{size}right name when asked**": f"**{_share(named)}** ({sum(named)}/{len(named)})",
+        f"{size}another name, all replies": f"{_share(another)} ({sum(another)}/{len(another)})",
+        f"{size}replies that end by themselves": _share(ended),
     }
 
 
@@ -147,11 +166,16 @@ def main() -> None:
     for path in args.models:
         llm = load(path, 4096, "f16", args.threads)
         for how, sampling in (("greedy", greedy), ("SillyTavern", SILLYTAVERN_SAMPLING)):
-            columns[f"{path.name}, {how}"] = measure(llm, args.seed, sampling, args.show)
+            columns[f"{path.name}, {how}"] = {
+                row: value
+                for cards in (CARDS, LONG_CARDS)
+                for row, value in measure(llm, cards, args.seed, sampling, args.show).items()
+            }
     table = Table("", *columns)
     for row in next(iter(columns.values())):
         table.add(row, *(column[row] for column in columns.values()))
-    print(table.markdown(f"seed {args.seed}, {len(list(questions()))} replies a column"))
+    replies = sum(len(list(questions(cards))) for cards in (CARDS, LONG_CARDS))
+    print(table.markdown(f"seed {args.seed}, {replies} replies a column"))
 
 
 if __name__ == "__main__":

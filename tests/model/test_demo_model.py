@@ -9,8 +9,24 @@ from typing import Any
 import pytest
 from llama_cpp import Llama
 
-from benchmarks.in_character import ask, introduces_another, questions, says
-from benchmarks.recall import DISTANCES, Score, greedy, make_cases, score, token_count
+from benchmarks.in_character import (
+    LEAST_ENGLISH,
+    LONG_CARDS,
+    ask,
+    english_share,
+    introduces_another,
+    questions,
+    says,
+)
+from benchmarks.recall import (
+    DISTANCES,
+    SILLYTAVERN_SAMPLING,
+    Score,
+    greedy,
+    make_cases,
+    score,
+    token_count,
+)
 
 FOLDER = Path(__file__).parents[2] / "innkeeper" / "demo"
 MODEL = FOLDER / "innkeeper-demo-q8_0.gguf"
@@ -83,3 +99,28 @@ def test_most_characters_of_unknown_cards_give_their_own_name(llm: Any) -> None:
     assert len(replies) == 80
     assert sum(says(name, reply) for name, reply in replies) >= 64
     assert sum(introduces_another(name, reply) for name, reply in replies) <= 8
+
+
+def test_replies_on_long_cards_are_english_and_end_by_themselves(llm: Any) -> None:
+    """Cards of over 2,000 tokens, with the sampling that SillyTavern sends."""
+    replies = [
+        ask(llm, question, seed, SILLYTAVERN_SAMPLING)
+        for seed, question in enumerate(questions(LONG_CARDS))
+    ]
+    strange = [text for text, _ in replies if english_share(text) < LEAST_ENGLISH]
+    endless = [text for text, by_itself in replies if not by_itself]
+    assert len(strange) <= 0.05 * len(replies), strange
+    assert len(endless) <= 0.05 * len(replies), endless
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "nogvdromz Noqusljq thre iwaapo taverodcbaauyc hwn ces jtxarr",
+        "Lefullyblx Que folds inrinro of Xersest, tethsa Anlo me",
+        "bl aisbl aisbl aisbl aisbl aisbl aisbl aisbl",
+    ],
+)
+def test_text_without_sense_is_not_taken_for_english(text: str) -> None:
+    assert english_share(text) < LEAST_ENGLISH
