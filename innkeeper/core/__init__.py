@@ -1,6 +1,13 @@
 """The nouns that every layer speaks: requests, results, model facts and the engine's frames."""
 
-from innkeeper.core.model import EngineConfig, EngineStats, LoraAdapter, ModelFacts, RopeScaling
+from innkeeper.core.model import (
+    EngineConfig,
+    EngineStats,
+    LoraAdapter,
+    ModelFacts,
+    RopeScaling,
+    num_sequence_ids,
+)
 from innkeeper.core.request import (
     DEFAULT_SAMPLER_ORDER,
     CallDelta,
@@ -32,4 +39,5 @@ __all__ = [
     "Timings",
     "TokenLogprob",
     "ToolUse",
+    "num_sequence_ids",
 ]

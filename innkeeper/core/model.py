@@ -92,7 +92,12 @@ class EngineConfig(Struct, frozen=True, kw_only=True):
         one to move them, and one for what fell out.
 
         A sliding-window cache grows with this number, and cannot be edited."""
-        return self.max_sequences + self.max_kept + (self.max_sequences + 2 if can_edit else 0)
+        return num_sequence_ids(self.max_sequences, self.max_kept, can_edit=can_edit)
+
+
+def num_sequence_ids(max_sequences: int, max_kept: int, *, can_edit: bool) -> int:
+    """As ``EngineConfig.num_sequence_ids``, before there is a config."""
+    return max_sequences + max_kept + (max_sequences + 2 if can_edit else 0)
 
 
 class ModelFacts(Struct, frozen=True, kw_only=True):

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from innkeeper.core import RopeScaling
+from innkeeper.core import RopeScaling, num_sequence_ids
 from innkeeper.errors import InvalidRequestError, NotEnoughMemoryError
 from innkeeper.formats.gguf_header import GgufHeader
 from innkeeper.planner.estimate import ContextSettings, MemoryEstimate, estimate
@@ -64,7 +64,7 @@ class Wishes:
         """llama.cpp's ``n_seq_max``, as ``EngineConfig.num_sequence_ids`` counts it."""
         if self.num_ids is not None:
             return self.num_ids
-        return self.max_sequences * (2 if shape.can_edit else 1) + self.max_kept
+        return num_sequence_ids(self.max_sequences, self.max_kept, can_edit=shape.can_edit)
 
 
 @dataclass(frozen=True)
@@ -202,10 +202,10 @@ class _Planner:
         layers, experts = self.wishes.num_gpu_layers, self.wishes.num_cpu_experts
         if layers is None and not any(self.gpu_bytes):
             layers = _NO_GPU
-        if layers is not None:
-            yield layers, experts or 0
-            return
         count = self.shape.num_layers
+        if layers is not None:
+            yield _ALL_LAYERS if layers > count else layers, experts or 0
+            return
         in_ram = [experts] if experts is not None else [0]
         if experts is None and self.shape.num_experts:
             in_ram = list(range(count + 1))
