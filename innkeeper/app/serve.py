@@ -13,14 +13,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from innkeeper.api import Access, create_app
 from innkeeper.api.security import Guard
+from innkeeper.app.engines import engine_defaults
 from innkeeper.app.home import Home, HomeLock
 from innkeeper.app.ports import bind
 from innkeeper.app.servers import Servers, StopSignal
 from innkeeper.cards import Cards
 from innkeeper.config import Settings, further_ports, is_loopback
-from innkeeper.core import LoraAdapter, ModelFacts, RopeScaling
+from innkeeper.core import ModelFacts
 from innkeeper.enginelink import EngineLink, LinkLimits
-from innkeeper.serving import EngineDefaults, Generate, KeepRules, LoadJob, LoadState, Models
+from innkeeper.serving import Generate, KeepRules, LoadJob, LoadState, Models
 from innkeeper.serving.tuning import Tuning
 from innkeeper.ui import OPEN_PATHS, Places, create_ui
 
@@ -118,29 +119,6 @@ def _open_doors(settings: Settings, stack: contextlib.AsyncExitStack) -> _Doors:
 
 
 def _make_models(settings: Settings, home: Home) -> Models:
-    defaults = EngineDefaults(
-        backend=settings.backend,
-        num_ctx=settings.ctx,
-        num_pool=settings.pool,
-        max_sequences=settings.parallel,
-        num_gpu_layers=settings.gpu_layers,
-        kv_type_k=settings.kv_type,
-        kv_type_v=settings.kv_type,
-        num_threads=settings.threads,
-        pooling=settings.pooling,
-        num_cpu_experts=settings.moe_cpu,
-        tensor_split=tuple(map(float, settings.tensor_split)),
-        rope=RopeScaling.of(settings.rope_scaling, settings.rope_scale),
-        mmap=not settings.no_mmap,
-        mlock=settings.mlock,
-        kv_reuse=settings.kv_reuse,
-        idle_refresh=not settings.no_idle_refresh,
-        cache_folder=str(home.cache),
-        disk_cache_bytes=settings.disk_cache,
-        ram_cache_bytes=settings.ram_cache,
-        loras=tuple(_lora(each) for each in settings.lora),
-        options=_options(settings),
-    )
     limits = LinkLimits(hung_seconds=settings.engine_hang_seconds)
     start = functools.partial(EngineLink.start, limits=limits)
     keep = KeepRules(
@@ -152,28 +130,13 @@ def _make_models(settings: Settings, home: Home) -> Models:
     tune = None if settings.no_tune else Tuning(home.tuning)
     return Models(
         home.models,
-        defaults,
+        engine_defaults(settings, home),
         keep=keep,
         further=[Path(folder).expanduser() for folder in settings.model_folders],
         log_folder=home.logs,
         start=start,
         tune=tune,
     )
-
-
-def _lora(text: str) -> LoraAdapter:
-    """``FILE`` or ``FILE:SCALE``."""
-    path, _, scale = text.rpartition(":")
-    try:
-        found = LoraAdapter(path, float(scale))
-    except ValueError:  # no scale; a colon may be the path's own
-        found = LoraAdapter(text)
-    return LoraAdapter(str(Path(found.path).expanduser()), found.scale)
-
-
-def _options(settings: Settings) -> dict[str, str]:
-    pairs = (option.partition("=") for option in settings.backend_options)
-    return {name: value for name, _, value in pairs}
 
 
 def _places(settings: Settings) -> Places:

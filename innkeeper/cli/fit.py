@@ -2,15 +2,17 @@
 
 import json as json_text
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import typer
 
 from innkeeper.cli.ls import open_library
 from innkeeper.cli.options import Options, with_settings
+from innkeeper.cli.planning import PLANNED, wishes
 from innkeeper.cli.pull import machine, open_hub
-from innkeeper.core import RopeScaling
 from innkeeper.errors import InnkeeperError, InvalidRequestError, NotFoundError
 from innkeeper.units import format_bytes
 
@@ -23,13 +25,11 @@ if TYPE_CHECKING:
     from innkeeper.planner.hardware import Hardware
     from innkeeper.planner.plan import Verify, Wishes
 
+_BARE = "A bare context of llama.cpp's (--parallel is its n_seq_max then)"
 _KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 
 
-_PLACEMENT = ("tensor_split", "moe_cpu", "rope_scaling", "rope_scale", "mlock", "no_mmap")
-
-
-@with_settings("home", "offline", "model_folders", *_PLACEMENT)
+@with_settings("home", "offline", "model_folders", *(set(PLANNED) - {"kv_type"}))
 def fit(
     options: Options,
     target: Annotated[
@@ -42,56 +42,71 @@ def fit(
         ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
-    ctx: Annotated[
-        int | None, typer.Option(min=16, max=1 << 22, help="Context in tokens; else the best.")
-    ] = None,
-    parallel: Annotated[int, typer.Option(min=1, max=64, help="Replies at the same time.")] = 4,
-    batch: Annotated[int | None, typer.Option(min=1, max=1 << 16, help="Tokens a batch.")] = None,
-    ubatch: Annotated[int | None, typer.Option(min=1, max=1 << 16, help="Tokens a step.")] = None,
-    outputs: Annotated[
-        int | None, typer.Option(min=0, max=1 << 16, help="Rows with logits; 0 = all of a batch.")
-    ] = None,
     kv_type: Annotated[
         str | None, typer.Option(metavar="K[,V]", help="Number types of keys and values.")
     ] = None,
-    kv_unified: Annotated[bool, typer.Option(help="One cache for all sequences.")] = True,
-    flash_attn: Annotated[bool | None, typer.Option(help="Flash attention.")] = None,
-    gpu_layers: Annotated[
-        int | None, typer.Option(min=-1, help="Layers on the GPU; -1 = all.")
+    ubatch: Annotated[int | None, typer.Option(min=1, max=1 << 16, help="Tokens a step.")] = None,
+    flash_attn: Annotated[
+        bool | None, typer.Option("--flash-attn/--no-flash-attn", help="Flash attention.")
+    ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(min=1, max=1 << 16, help="Tokens a batch.", rich_help_panel=_BARE),
+    ] = None,
+    outputs: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=1 << 16,
+            help="Rows with logits; 0 = all of a batch.",
+            rich_help_panel=_BARE,
+        ),
+    ] = None,
+    kv_unified: Annotated[
+        bool | None,
+        typer.Option(
+            "--kv-unified/--no-kv-unified",
+            help="One cache for all sequences.",
+            rich_help_panel=_BARE,
+        ),
     ] = None,
     no_verify: Annotated[
         bool, typer.Option("--no-verify", help="Trust the header; no dry run of llama.cpp.")
     ] = False,
 ) -> None:
-    """Show what fits this computer: memory to the byte, context, expected speed."""
-    from innkeeper.planner.plan import Wishes
+    """Show what fits this computer: memory to the byte, context, expected speed.
+
+    It answers for what innkeeper up would load with the same flags.
+    """
     from innkeeper.planner.verify import verify
 
     key_type, value_type = _kv_types(kv_type)
     settings = options.settings()
-    wishes = Wishes(
-        num_ctx=ctx,
-        max_sequences=parallel,
-        max_batch=batch,
-        max_ubatch=ubatch,
-        num_outputs=outputs,
-        kv_type_k=key_type,
-        kv_type_v=value_type,
-        kv_unified=kv_unified,
-        flash_attention=flash_attn,
-        num_gpu_layers=gpu_layers,
-        tensor_split=tuple(map(float, settings.tensor_split)),
-        num_cpu_experts=None if settings.moe_cpu < 0 else settings.moe_cpu,
-        rope=RopeScaling.of(settings.rope_scaling, settings.rope_scale),
-        mmap=not settings.no_mmap,
-        mlock=settings.mlock,
-    )
-    asked = _Asked(settings, machine(settings), wishes, None if no_verify else verify)
-    found = asked.everything() if target is None else asked.one(target)
+    asked = replace(wishes(settings), max_ubatch=ubatch, flash_attention=flash_attn)
+    if key_type:
+        asked = replace(asked, kv_type_k=key_type, kv_type_v=value_type)
+    if (batch, outputs, kv_unified) != (None, None, None):
+        asked = _bare(asked, batch, outputs, kv_unified is not False)
+    found = _Asked(settings, machine(settings), asked, None if no_verify else verify)
+    rows = found.everything() if target is None else found.one(target)
     if json:
-        print(json_text.dumps(found, indent=2))
+        print(json_text.dumps(rows, indent=2))
     else:
-        _show(found, asked.hardware)
+        _show(rows, found.hardware)
+
+
+def _bare(asked: "Wishes", batch: int | None, outputs: int | None, unified: bool) -> "Wishes":
+    """``asked`` of a context as llama.cpp makes it, with nothing beside it for kept chats."""
+    return replace(
+        asked,
+        num_ids=asked.max_sequences,
+        num_pool=asked.num_pool or asked.num_ctx,
+        kv_type_k=asked.kv_type_k or "f16",
+        kv_type_v=asked.kv_type_v or "f16",
+        max_batch=batch,
+        num_outputs=outputs,
+        kv_unified=unified,
+    )
 
 
 class _Asked:
@@ -163,7 +178,11 @@ class _Asked:
         source = HubSource(hub, listing)
         table = RepoFit(source, variants(listing), self.hardware, self.wishes, self.verify)
         if address.wanted is None:
-            return [self._row_json(row, source) for row in table.rows()]
+            rows = table.rows()
+            places = _places([row.fit for row in rows if row.fit is not None])
+            return [
+                {**self._row_json(row, source), "rank": places.get(id(row.fit))} for row in rows
+            ]
         return self._row_json(table.exact(choose_variant(listing, address.wanted)), source)
 
     def _row_json(self, row: "RepoRow", source: "Source") -> dict[str, Any]:
@@ -173,37 +192,59 @@ class _Asked:
         return {**_row_json(row), **_torch_row(source, name, self.wishes)}
 
 
+def _places(rows: "list[FitRow]") -> dict[int, int]:
+    """Id of a row -> 1 for the one that ``pull`` would take, 2 for the next best, and so on."""
+    from innkeeper.planner.fit import rank
+
+    fitting = [row for row in rank(rows) if row.fits]
+    return {id(row): place for place, row in enumerate(fitting, start=1)}
+
+
 def choose_from_catalogue(
     settings: "Settings", hardware: "Hardware", wishes: "Wishes"
 ) -> "tuple[Choice, list[Choice]]":
-    """The catalogue's best for this machine, by headers from the hub, and the next best.
+    """The catalogue's best for this machine, which its own header confirms, and the next best.
 
     Raises: NotEnoughMemoryError if nothing fits; HubError.
     """
-    from innkeeper.hub.fit import RepoFit
+    from innkeeper.hub.fit import RepoFit, RepoRow
     from innkeeper.hub.listing import list_repo
     from innkeeper.hub.source import HubSource
     from innkeeper.hub.variants import variants
     from innkeeper.library import CatalogueEntry, catalogue, choose
+    from innkeeper.planner.verify import verify_guess
 
     hub = open_hub(settings)
+    tables: dict[str, tuple[RepoFit, list[RepoRow]]] = {}
 
     def rows_of(entry: CatalogueEntry) -> "list[FitRow]":
         listing = list_repo(hub, entry.repo)
-        table = RepoFit(HubSource(hub, listing), variants(listing), hardware, wishes)
-        return [row.fit for row in table.rows() if row.fit is not None]
+        source = HubSource(hub, listing)
+        table = RepoFit(source, variants(listing), hardware, wishes, verify_guess)
+        tables[entry.repo] = (table, table.rows())
+        return [row.fit for row in tables[entry.repo][1] if row.fit is not None]
 
-    return choose(catalogue()[1], rows_of)
+    best, others = choose(catalogue()[1], rows_of)
+    for choice in (best, *others):
+        table, rows = tables[choice.entry.repo]
+        variant = next(row.variant for row in rows if row.fit is choice.row)
+        exact = table.exact(variant).fit
+        if exact is not None and exact.fits:
+            sure = msgspec.structs.replace(choice, row=exact)
+            return sure, [other for other in (best, *others) if other is not choice]
+    return best, others
 
 
 def _kv_types(text: str | None) -> tuple[str | None, str | None]:
-    if text is None:
+    """(of keys, of values); None = chosen."""
+    if text is None or text == "auto":
         return None, None
     key, comma, value = text.lower().partition(",")
     for kind in (key, value) if comma else (key,):
         if kind not in _KV_TYPES:
             raise InvalidRequestError(
-                f"--kv-type {text[:40]} is not allowed", hint=f"allowed: {', '.join(_KV_TYPES)}"
+                f"--kv-type {text[:40]} is not allowed",
+                hint=f"allowed: auto, {', '.join(_KV_TYPES)}",
             )
     return key, value if comma else key
 
@@ -289,6 +330,9 @@ def _show(found: dict[str, Any] | list[dict[str, Any]], hardware: "Hardware") ->
         console.print(Text(found["reason"]))
         for reason in found.get("reasons", ()):
             console.print(Text(f"- {reason}", style="dim"))
+    best = next((row for row in rows if row.get("rank") == 1), None)
+    if best is not None:
+        console.print(Text(f"innkeeper up {best['name']} downloads and serves the best of them."))
     free = format_bytes(hardware.available_ram_bytes)
     gpus = "".join(f", {format_bytes(g.free_bytes)} on {g.name}" for g in hardware.gpus)
     console.print(Text(f"Free now: {free} of RAM{gpus}", style="dim"))
@@ -301,7 +345,8 @@ def _cells(row: dict[str, Any]) -> list[Any]:
     if row["fits"] is None:
         return [name, row.get("quant") or "", "", "", "", "", Text(row["reason"], style="dim")]
     about = "" if row["exact"] else "about "
-    word = Text("yes", style="green") if row["fits"] else Text("no", style="red")
+    yes = "best" if row.get("rank") == 1 else "yes"
+    word = Text(yes, style="green") if row["fits"] else Text("no", style="red")
     return [
         name,
         row["quant"],

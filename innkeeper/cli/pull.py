@@ -3,13 +3,20 @@
 import json as json_text
 import sys
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from innkeeper.cli.ls import open_library
 from innkeeper.cli.options import Options, with_settings
-from innkeeper.errors import InvalidRequestError, NotFoundError, UnsupportedModelError
+from innkeeper.cli.planning import PLANNED, wishes
+from innkeeper.errors import (
+    InvalidRequestError,
+    NotEnoughMemoryError,
+    NotFoundError,
+    UnsupportedModelError,
+)
 from innkeeper.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
@@ -18,6 +25,7 @@ if TYPE_CHECKING:
 
     from innkeeper.config import Settings
     from innkeeper.hub.client import Hub
+    from innkeeper.hub.fit import RepoRow
     from innkeeper.hub.listing import Listing
     from innkeeper.hub.progress import Progress
     from innkeeper.hub.variants import Variant
@@ -27,7 +35,7 @@ _SHOW_SECONDS = 0.1
 """Progress comes with every piece of some KiB; nobody reads that fast."""
 
 
-@with_settings("home", "offline")
+@with_settings("home", "offline", *PLANNED)
 def pull(
     options: Options,
     model: Annotated[
@@ -49,7 +57,7 @@ def pull(
     address = parse_address(model)
     hub = open_hub(settings)
     listing = list_repo(hub, address.repo_id)
-    variant = pick(settings, hub, listing, address.wanted)
+    variant = pick(settings, hub, listing, address.wanted, machine(settings)).variant
     path = download(settings, hub, variant)
     if json:
         found = {"path": str(path), "name": variant.name, "size_bytes": variant.size_bytes}
@@ -68,33 +76,29 @@ def open_hub(settings: "Settings") -> "Hub":
 
 
 def pick(
-    settings: "Settings",
-    hub: "Hub",
-    listing: "Listing",
-    wanted: str | None,
-    hardware: "Hardware | None" = None,
-) -> "Variant":
-    """The variant ``wanted``; without that the best that fits here, or else the usual one.
+    settings: "Settings", hub: "Hub", listing: "Listing", wanted: str | None, here: "Hardware"
+) -> "RepoRow":
+    """The variant ``wanted``; without that the best that fits ``here`` as ``settings`` would load
+    it. How it fits is said on stderr.
 
-    Raises: as ``hub.variants.choose_variant``.
+    Raises: as ``hub.variants.choose_variant``; NotEnoughMemoryError if nothing fits; HubError.
     """
-    from innkeeper.hub.fit import RepoFit
+    from innkeeper.hub.fit import RepoFit, RepoRow
     from innkeeper.hub.source import HubSource
     from innkeeper.hub.variants import choose_variant, variants
-    from innkeeper.planner.fit import choose
-    from innkeeper.planner.plan import Wishes
+    from innkeeper.planner.verify import verify_guess
 
     offered = [variant for variant in variants(listing) if variant.is_safe]
-    if wanted is not None or len(offered) < 2:
-        return choose_variant(listing, wanted)
-    here = hardware or machine(settings)
-    rows = RepoFit(HubSource(hub, listing), offered, here, Wishes()).rows()
-    best, _ = choose([row.fit for row in rows if row.fit is not None])
-    if best is None:
-        return choose_variant(listing, None)
-    found = next(row.variant for row in rows if row.fit is best)
-    print(f"{found.name}: {best.reason}", file=sys.stderr)
-    return found
+    table = RepoFit(HubSource(hub, listing), offered, here, wishes(settings), verify_guess)
+    if wanted is None and len(offered) > 1:
+        row = table.best() or RepoRow(choose_variant(listing, None), None)
+    else:
+        row = RepoRow(choose_variant(listing, wanted), None)
+        with suppress(UnsupportedModelError):  # such as a vision part: wanted all the same
+            row = table.exact(row.variant)
+    if row.fit is not None:
+        print(f"{row.variant.name}: {row.fit.reason}", file=sys.stderr)
+    return row
 
 
 def download(settings: "Settings", hub: "Hub", variant: "Variant") -> "Path":
@@ -146,28 +150,32 @@ def obtain(settings: "Settings", wanted: str | None, hardware: "Hardware | None"
     address = parse_address(wanted)
     hub = open_hub(settings)
     listing = list_repo(hub, address.repo_id)
-    variant = pick(settings, hub, listing, address.wanted, hardware)
-    if variant.kind != "gguf":
+    here = hardware or machine(settings)
+    row = pick(settings, hub, listing, address.wanted, here)
+    if row.variant.kind != "gguf":
         name = address.repo_id.partition("/")[2]
         raise UnsupportedModelError(
             f"{address.repo_id} has safetensors only, which cannot be loaded yet",
             hint=f"look for {name} as GGUF; innkeeper pull downloads it all the same",
         )
-    return download(settings, hub, variant)
+    if row.fit is not None and row.fit.full_bytes > here.all_memory_bytes:
+        raise NotEnoughMemoryError(
+            row.fit.reason, hint=f"innkeeper fit {address.repo_id} shows which ones fit"
+        )
+    return download(settings, hub, row.variant)
 
 
 def _obtain_best(settings: "Settings", hardware: "Hardware | None") -> "Path":
     from innkeeper.cli.fit import choose_from_catalogue
     from innkeeper.hub.listing import list_repo
     from innkeeper.hub.variants import choose_variant
-    from innkeeper.planner.plan import Wishes
 
     if not settings.yes and not sys.stdin.isatty():
         raise InvalidRequestError(
             "there is no model here, and nobody can be asked which to download",
             hint="name one, or say --yes for the best that fits",
         )
-    best, others = choose_from_catalogue(settings, hardware or machine(settings), Wishes())
+    best, others = choose_from_catalogue(settings, hardware or machine(settings), wishes(settings))
     hub = open_hub(settings)
     variant = choose_variant(list_repo(hub, best.entry.repo), best.quant)
     size = format_bytes(variant.size_bytes)

@@ -45,10 +45,10 @@ class Settings:
     gpu_layers: int = setting(
         "integer",
         -1,
-        "Layers of the model on the GPU; auto = all that fit.",
-        minimum=0,
+        "Layers of the model on the GPU; auto or -1 = all that fit.",
+        minimum=-1,
         maximum=10_000,
-        words={"auto": -1},
+        words={"auto": -1, "all": 10_000},
     )
     max_models: int = setting(
         "integer",

@@ -10,14 +10,14 @@ from dataclasses import replace
 import msgspec
 from msgspec import Struct
 
-from innkeeper.errors import CorruptModelError, NotFoundError
+from innkeeper.errors import CorruptModelError, NotEnoughMemoryError, NotFoundError
 from innkeeper.formats.ggml_types import TYPES_BY_NAME
 from innkeeper.formats.gguf import merge
 from innkeeper.formats.gguf_header import GgufHeader, TensorInfo
 from innkeeper.formats.quant_names import base_type
 from innkeeper.formats.source import Source, read_gguf_header
 from innkeeper.hub.variants import FAVOURITES, Variant
-from innkeeper.planner.fit import FitRow, fit
+from innkeeper.planner.fit import FitRow, fit, rank_key
 from innkeeper.planner.hardware import Hardware
 from innkeeper.planner.plan import Verify, Wishes
 
@@ -61,6 +61,25 @@ class RepoFit:
         reference = min(ggufs, key=_cost)
         header = self.header(reference)
         return [self._row(variant, header, reference) for variant in self._offered]
+
+    def best(self) -> RepoRow | None:
+        """The best that fits, which its own header confirms; None if nothing can be told of any.
+
+        Raises: NotEnoughMemoryError with the smallest need if nothing fits; as ``rows``.
+        """
+        rows = [(row.fit, row.variant) for row in self.rows() if row.fit is not None]
+        for guessed, variant in sorted(rows, key=lambda row: rank_key(row[0])):
+            exact = self.exact(variant) if guessed.fits else RepoRow(variant, None)
+            if exact.fit is not None and exact.fit.fits:
+                return exact
+        if not rows:
+            return None
+        least, variant = min(rows, key=lambda row: row[0].full_bytes)
+        raise NotEnoughMemoryError(
+            f"nothing of {variant.repo_id} fits here; the smallest is {variant.name}: "
+            f"{least.reason}",
+            hint=f"look for a smaller model, or name what to download: {least.name}",
+        )
 
     def exact(self, variant: Variant) -> RepoRow:
         """The row of ``variant`` from its own header. Raises: HubError, ModelFileError."""

@@ -33,6 +33,8 @@ class FitRow(Struct, frozen=True, kw_only=True):
     devices: dict[str, dict[str, int]]
     """Per device (``RAM``, ``GPU0``, ...): bytes of each kind, and what is there."""
     num_ctx: int
+    num_pool: int
+    """Cells of the cache, at least ``num_ctx``."""
     num_ctx_train: int | None
     num_gpu_layers: int
     num_cpu_experts: int
@@ -88,6 +90,7 @@ def _row(found: Plan, header: GgufHeader, name: str) -> FitRow:
         needs=needs,
         devices=_devices(found),
         num_ctx=found.num_ctx,
+        num_pool=found.num_pool,
         num_ctx_train=_trained(header),
         num_gpu_layers=found.num_gpu_layers,
         num_cpu_experts=found.num_cpu_experts,
@@ -141,10 +144,11 @@ def rank(rows: Iterable[FitRow]) -> list[FitRow]:
     Of what is not fluent the fastest comes first, since waiting is what spoils a chat; what does
     not fit comes last, the one that lacks least first.
     """
-    return sorted(rows, key=_rank_key)
+    return sorted(rows, key=rank_key)
 
 
-def _rank_key(row: FitRow) -> tuple[Any, ...]:
+def rank_key(row: FitRow) -> tuple[Any, ...]:
+    """The smaller the better, as ``rank`` sorts."""
     if not row.fits:
         return (3, row.full_bytes)
     wanted = min(COMFORTABLE_CTX, row.num_ctx_train or COMFORTABLE_CTX)

@@ -53,6 +53,12 @@ class Hardware:
         return () if self.gpu_problem else self.gpus
 
     @property
+    def all_memory_bytes(self) -> int:
+        """What RAM and GPUs have together, free or not."""
+        ram = min(self.total_ram_bytes, self.limit_bytes or self.total_ram_bytes)
+        return ram + sum(gpu.total_bytes for gpu in self.usable_gpus)
+
+    @property
     def repack_types(self) -> frozenset[str]:
         """Types that llama.cpp copies into the CPU's own layout here, when repacking is on."""
         if {"asimddp", "i8mm"} & self.instruction_sets:

@@ -83,6 +83,15 @@ def verify(header: GgufHeader, settings: ContextSettings) -> MemoryEstimate:
     return _with_truth(ours, found, is_recurrent_known=tried is settings)
 
 
+def verify_guess(header: GgufHeader, settings: ContextSettings) -> MemoryEstimate:
+    """The header's estimate where it is exact, and ``verify`` where it is only a guess.
+
+    Raises: as ``verify``.
+    """
+    ours = estimate(header, settings)
+    return ours if ours.is_exact else verify(header, settings)
+
+
 def _with_truth(ours: MemoryEstimate, found: DryRun, *, is_recurrent_known: bool) -> MemoryEstimate:
     on_gpus = sum(gpu.context_bytes for gpu in ours.gpus)
     kv_bytes = found.kv_bytes + found.recurrent_bytes - ours.recurrent_bytes - on_gpus

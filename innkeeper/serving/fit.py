@@ -15,6 +15,7 @@ from innkeeper.planner.estimate import ContextSettings, estimate
 from innkeeper.planner.hardware import Hardware, probe
 from innkeeper.planner.plan import COMFORTABLE_CTX, Wishes, plan
 from innkeeper.planner.shape import read_shape
+from innkeeper.planner.verify import verify_guess
 from innkeeper.units import GIB, format_bytes
 
 logger = logging.getLogger(__name__)
@@ -95,26 +96,9 @@ def choose_sizes(config: EngineConfig, freed: Need, hardware: Hardware) -> Engin
     config = _with_pooling(config)
     if config.pooling or config.backend != "llama_cpp":
         return _unplanned(config)
-    wishes = Wishes(
-        num_ctx=config.num_ctx or None,
-        num_pool=config.num_pool or None,
-        max_sequences=config.max_sequences,
-        max_kept=config.max_kept,
-        kv_type_k=None if config.kv_type_k == AUTO else config.kv_type_k,
-        kv_type_v=None if config.kv_type_v == AUTO else config.kv_type_v,
-        num_gpu_layers=None if config.num_gpu_layers < 0 else config.num_gpu_layers,
-        num_cpu_experts=None if config.num_cpu_experts < 0 else config.num_cpu_experts,
-        tensor_split=config.tensor_split,
-        rope=config.rope,
-        flash_attention=config.flash_attention,
-        max_ubatch=config.max_ubatch or None,
-        repack=config.repack,
-        mmap=config.mmap,
-        mlock=config.mlock,
-        freed_bytes=freed.ram_bytes,
-    )
     try:
-        chosen = plan(gguf.read_model(Path(config.path)).header, hardware, wishes)
+        header = gguf.read_model(Path(config.path)).header
+        chosen = plan(header, hardware, wishes_of(config, freed), verify=verify_guess)
     except UnsupportedModelError:  # llama.cpp may know more architectures than our formulas
         return _unplanned(config)
     if (error := chosen.gpu_error()) is not None:
@@ -130,6 +114,28 @@ def choose_sizes(config: EngineConfig, freed: Need, hardware: Hardware) -> Engin
         num_cpu_experts=chosen.num_cpu_experts,
         tensor_split=chosen.tensor_split,
         notes=(*config.notes, *chosen.notes),
+    )
+
+
+def wishes_of(config: EngineConfig, freed: Need | None = None) -> Wishes:
+    """What ``config`` asks the planner for; ``freed`` is given back by engines that end first."""
+    return Wishes(
+        num_ctx=config.num_ctx or None,
+        num_pool=config.num_pool or None,
+        max_sequences=config.max_sequences,
+        max_kept=config.max_kept,
+        kv_type_k=None if config.kv_type_k == AUTO else config.kv_type_k,
+        kv_type_v=None if config.kv_type_v == AUTO else config.kv_type_v,
+        num_gpu_layers=None if config.num_gpu_layers < 0 else config.num_gpu_layers,
+        num_cpu_experts=None if config.num_cpu_experts < 0 else config.num_cpu_experts,
+        tensor_split=config.tensor_split,
+        rope=config.rope,
+        flash_attention=config.flash_attention,
+        max_ubatch=config.max_ubatch or None,
+        repack=config.repack,
+        mmap=config.mmap,
+        mlock=config.mlock,
+        freed_bytes=freed.ram_bytes if freed else 0,
     )
 
 

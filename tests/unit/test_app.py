@@ -18,9 +18,10 @@ import psutil
 import pytest
 
 from innkeeper.app import Home, HomeLock, find_model
+from innkeeper.app.engines import engine_defaults
 from innkeeper.app.model import models_in
 from innkeeper.app.ports import bind
-from innkeeper.app.serve import _lora
+from innkeeper.config import Settings
 from innkeeper.core import LoraAdapter
 from innkeeper.errors import (
     InvalidRequestError,
@@ -296,4 +297,5 @@ def test_further_ports_and_pages_from_elsewhere(home: Path, model: Path) -> None
     ],
 )
 def test_a_lora_is_a_file_with_a_scale(text: str, path: str, scale: float) -> None:
-    assert _lora(text) == LoraAdapter(path, scale)
+    defaults = engine_defaults(Settings(lora=(text,)), Home(Path("home")))
+    assert defaults.loras == (LoraAdapter(path, scale),)

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,18 @@ import pytest
 from huggingface_hub import constants
 
 from innkeeper import demo
+from innkeeper.app import Home
+from innkeeper.app.engines import engine_defaults
 from innkeeper.cli.main import main
 from innkeeper.cli.pull import obtain
 from innkeeper.config import load_settings
 from innkeeper.errors import InvalidRequestError
+from innkeeper.formats import gguf
 from innkeeper.library import catalogue
+from innkeeper.planner.estimate import ContextSettings, estimate
+from innkeeper.planner.hardware import probe
+from innkeeper.planner.plan import RESERVE_RAM_BYTES
+from innkeeper.serving.fit import Need, check_model, choose_sizes
 from tests.hub import Fault, HubFile, LocalHub
 from tests.hub.models import write_llama
 from tests.unit.formats import made_models as made
@@ -66,6 +74,15 @@ def run(capsys: pytest.CaptureFixture[str]) -> Any:
         return Ran(int(caught.value.code or 0), out, err)
 
     return called
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """What ``up`` would have served."""
+    paths: list[Path] = []
+    monkeypatch.setattr("innkeeper.app.serve.run", lambda _s, _h, path, _screen: paths.append(path))
+    monkeypatch.setattr("innkeeper.app.logs.start_logging", lambda *_: None)
+    return paths
 
 
 def test_pull_prints_where_the_model_is_and_how_it_went(
@@ -174,8 +191,9 @@ def test_fit_shows_every_quantization_of_a_repository(stocked: LocalHub, run: An
     rows = run("fit", "org/m", "--json").json
     assert [row["variant"] for row in rows] == ["Q4_K_M", "Q8_0"]
     assert all(row.keys() >= FIT_FIELDS for row in rows)
+    assert [row["rank"] for row in rows] == [2, 1]
     shown = run("fit", "org/m").out
-    assert "Q4_K_M" in shown and "Q8_0" in shown and "Free now" in shown
+    assert "Q4_K_M" in shown and "innkeeper up org/m:Q8_0" in shown and "Free now" in shown
 
 
 def test_fit_of_one_quantization_or_file_is_one_object(stocked: LocalHub, run: Any) -> None:
@@ -201,6 +219,87 @@ def test_fit_tells_what_safetensors_would_need(server: LocalHub, run: Any, tmp_p
         assert row["total_bytes"] == sum(row[f"{kind}_bytes"] for kind in kinds)
         assert row["weights_bytes"] == here["weights_bytes"] > 0
         assert "in torch with 4,096 tokens" in row["reason"]
+
+
+def test_fit_answers_for_what_up_would_load_with_the_same_flags(
+    stocked: LocalHub, run: Any, home: Path
+) -> None:
+    run("pull", "org/m:Q8_0")
+    flags = ("--ctx", "1024", "--parallel", "2", "--kv-type", "q8_0", "--no-mmap")
+    path = home / "models" / "org" / "m" / "m-Q8_0.gguf"
+    row = run("fit", str(path), *flags, "--no-verify", "--json").json
+    given = {"ctx": "1024", "parallel": "2", "kv_type": "q8_0", "no_mmap": True}
+    defaults = engine_defaults(load_settings(given, home), Home(home))
+    here = probe()
+    sized = choose_sizes(defaults.config(path, "m", None), Need(), here)
+    for name in ("num_ctx", "num_pool", "kv_type_k", "kv_type_v", "num_gpu_layers"):
+        assert row[name] == getattr(sized, name), name
+    need = check_model(sized, lambda: here)
+    assert need.ram_bytes == row["total_bytes"]
+
+
+def test_fit_speaks_of_a_bare_context_where_it_is_asked_for_one(
+    stocked: LocalHub, run: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "m-Q8_0.gguf"
+    sizes = ("--ctx", "3000", "--parallel", "3", "--batch", "2048", "--ubatch", "256")
+    more = ("--no-kv-unified", "--flash-attn", "--kv-type", "q8_0,q4_0", "--outputs", "0")
+    place = ("--gpu-layers", "0", "--no-verify", "--json")
+    row = run("fit", str(path), *sizes, *more, *place).json
+    expected = estimate(
+        gguf.read(path),
+        ContextSettings(
+            num_pool=3000,
+            max_sequences=3,
+            max_batch=2048,
+            max_ubatch=256,
+            kv_unified=False,
+            flash_attention=True,
+            kv_type_k="q8_0",
+            kv_type_v="q4_0",
+            repack_types=probe().repack_types,
+        ),
+    )
+    found = {key: row[key] for key in expected.to_json()}
+    assert found == expected.to_json()
+
+
+LONG = ("--ctx", "300000", "--kv-type", "f16")
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [((), "Q8_0"), (LONG, "Q4_K_M"), (("--ctx", "auto", "--gpu-layers", "auto"), "Q8_0")],
+)
+def test_pull_takes_what_fits_with_the_flags_of_up(
+    stocked: LocalHub, run: Any, monkeypatch: pytest.MonkeyPatch, flags: list[str], expected: str
+) -> None:
+    ample = replace(probe(), available_ram_bytes=1 << 40, instruction_sets=frozenset(), gpus=())
+    monkeypatch.setattr("innkeeper.cli.fit.machine", lambda _: ample)
+    rows = run("fit", "org/m", *LONG, "--pool", "300000", "--json").json
+    small, large = (row["devices"]["RAM"]["total_bytes"] for row in rows)
+    tight = replace(ample, available_ram_bytes=(small + large) // 2 + RESERVE_RAM_BYTES)
+    for command in ("pull", "fit"):
+        monkeypatch.setattr(f"innkeeper.cli.{command}.machine", lambda _: tight)
+    best = [row for row in run("fit", "org/m", "--json", *flags).json if row["rank"] == 1]
+    assert [row["variant"] for row in best] == [expected]
+    assert run("pull", "org/m", "--json", *flags).json["name"] == expected
+
+
+def test_nothing_that_cannot_fit_is_downloaded_unless_it_is_named(
+    stocked: LocalHub, run: Any, monkeypatch: pytest.MonkeyPatch, served: list[Path]
+) -> None:
+    tiny = replace(probe(), total_ram_bytes=1 << 20, available_ram_bytes=1 << 20, gpus=())
+    monkeypatch.setattr("innkeeper.cli.pull.machine", lambda _: tiny)
+    found = run("pull", "org/m")
+    assert found.code == 1 and "the smallest is Q4_K_M" in found.err and "too little" in found.err
+    for model in ("org/m", "org/m:Q8_0"):
+        found = run("up", model)
+        assert found.code == 1 and "too little" in found.err
+    assert served == []
+    assert all(seen.range for seen in stocked.gets())  # headers alone
+    found = run("pull", "org/m:Q8_0")
+    assert found.code == 0 and "Q8_0: the model needs" in found.err
 
 
 def test_fit_counts_what_overrules_the_plan(stocked: LocalHub, run: Any) -> None:
@@ -241,7 +340,7 @@ def test_fit_without_a_name_has_the_models_here_and_the_catalogues(
         (("pull", "org/m", "--offline"), 1, "offline"),
         (("identify", "none.gguf"), 2, "none.gguf"),
         (("rm", "none", "--yes"), 2, "no model 'none'"),
-        (("fit", "org/m:Q8_0", "--kv-type", "f17"), 2, "allowed: f32"),
+        (("fit", "org/m:Q8_0", "--kv-type", "f17"), 2, "allowed: auto, f32"),
         (("fit", "none.gguf"), 2, "none.gguf"),
     ],
 )
@@ -300,15 +399,6 @@ def test_nothing_is_downloaded_that_nobody_agreed_to(
         obtain(load_settings({}, home), None)
     assert not (home / "models").exists()
     assert server.log == []
-
-
-@pytest.fixture
-def served(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """What ``up`` would have served."""
-    paths: list[Path] = []
-    monkeypatch.setattr("innkeeper.app.serve.run", lambda _s, _h, path, _screen: paths.append(path))
-    monkeypatch.setattr("innkeeper.app.logs.start_logging", lambda *_: None)
-    return paths
 
 
 def test_up_downloads_a_repositorys_model_once_and_serves_it(
