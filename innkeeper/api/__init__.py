@@ -1,4 +1,4 @@
-"""HTTP dialects over ``serving``: ``create_app(generate, models, access)`` makes the ASGI app.
+"""HTTP dialects over ``serving``: ``create_app(generate, models, collection)`` makes the ASGI app.
 
 One module per dialect: ``openai`` (with ``completions`` and ``chat``), ``oobabooga``, ``kobold``,
 ``llamacpp`` (with ``llama_server``), ``ollama``, ``tabby``, ``anthropic``, ``tokens`` (vLLM and

@@ -1,11 +1,12 @@
 """The ASGI application.
 
-The composition root builds it from two use cases and the rules of the door::
+The composition root builds it from three use cases and the rules of the door::
 
-    app = create_app(generate, models, Access(api_key=key, origins=frozenset({ui_origin})))
+    access = Access(api_key=key, origins=frozenset({ui_origin}))
+    app = create_app(generate, models, collection, access)
     uvicorn.Server(uvicorn.Config(app, host=host, port=port, server_header=False, ...))
 
-It has no lifespan and no globals: whoever made ``models`` closes it.
+It has no lifespan and no globals: whoever made ``models`` and ``collection`` closes them.
 """
 
 from fastapi import FastAPI
@@ -19,6 +20,7 @@ from innkeeper.api import (
     llama_server,
     llamacpp,
     ollama,
+    ollama_store,
     oobabooga,
     openai,
     own,
@@ -31,7 +33,7 @@ from innkeeper.api.errors import CatchAll, add_handlers
 from innkeeper.api.security import Access, Guard
 from innkeeper.api.standing import Standing
 from innkeeper.cards import Cards
-from innkeeper.serving import Embed, Generate, Models
+from innkeeper.serving import Collection, Embed, Generate, Models
 
 _ABOUT = (
     "A self-hosted LLM server that speaks the APIs of OpenAI, Oobabooga (text-generation-webui),"
@@ -43,6 +45,7 @@ _ABOUT = (
 def create_app(
     generate: Generate,
     models: Models,
+    collection: Collection,
     access: Access | None = None,
     *,
     cards: Cards | None = None,
@@ -70,6 +73,7 @@ def create_app(
     app.include_router(tabby.router(generate, models))
     app.include_router(discovery.router())
     app.include_router(ollama.router(generate, models))
+    app.include_router(ollama_store.router(collection, models))
     app.include_router(llama_server.router(models))
     app.include_router(own.router(models))
     add_docs(app)

@@ -48,6 +48,7 @@ ROUTE_FIELDS = (
 
 _COMPLETIONS_OWN: dict[str, tuple[Any, ...]] = {"prompt": (), "echo": (), "n_probs": ()}
 
+
 class ChatTop(Struct, frozen=True):
     token: str
     logprob: float

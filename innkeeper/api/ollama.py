@@ -14,7 +14,6 @@ from starlette.responses import PlainTextResponse, Response
 
 from innkeeper.api import tools
 from innkeeper.api.chat import ChatLogprob, content_logprobs
-from innkeeper.api.errors import NotSupportedError
 from innkeeper.api.ollama_fields import CHAT_BODY, TEXT_BODY, Call, model_name, parse
 from innkeeper.api.openai import json_response
 from innkeeper.api.replies import collect, finish_reason, json_bytes
@@ -34,11 +33,6 @@ _NEVER_SECONDS = 1e9
 """No pings: an empty line would be no JSON."""
 _NEVER = "2318-01-01T00:00:00Z"
 _NS_PER_MS = 1_000_000
-_MISSING = "pull push create copy delete".split()
-_ABOUT_MISSING = {
-    "pull": "models are fetched with: innkeeper pull NAME",
-    "delete": "models are removed with: innkeeper rm NAME",
-}
 
 
 class Turn(Struct, frozen=True):
@@ -74,8 +68,6 @@ def router(generate: Generate, models: Models) -> APIRouter:
     routes = APIRouter(tags=["Ollama"])
     _add_generation(routes, generate, models)
     _add_models(routes, models)
-    for name in _MISSING:
-        _add_missing(routes, name)
     return routes
 
 
@@ -111,23 +103,15 @@ def _add_models(routes: APIRouter, models: Models) -> None:
 
     @routes.post("/api/show", summary="What a model is")
     async def show(request: Request) -> Response:
-        entry = _find(model_name(await read_json(request)), models)
+        entry = find(model_name(await read_json(request)), models)
         return json_response(_about(entry, models))
-
-
-def _add_missing(routes: APIRouter, name: str) -> None:
-    @routes.api_route(f"/api/{name}", methods=["POST", "DELETE"], include_in_schema=False)
-    async def missing() -> Response:
-        raise NotSupportedError(
-            f"/api/{name} is not supported by this server", hint=_ABOUT_MISSING.get(name)
-        )
 
 
 async def _reply(
     request: Request, generate: Generate, models: Models, *, is_chat: bool
 ) -> Response:
     call = parse(await read_json(request), is_chat=is_chat)
-    name = _find(call.request.model, models).name
+    name = find(call.request.model, models).name
     if call.is_empty and call.keep_seconds == 0:
         await models.unload(name)
         return json_response(_empty(call, "unload"))
@@ -137,13 +121,18 @@ async def _reply(
         await unless_client_leaves(request.receive, models.engine(name))
         return json_response(_empty(call, "load"))
     if call.stream:
-        return EventStream(
-            _lines(call, generate),
-            ping_seconds=_NEVER_SECONDS,
-            last=lambda error_body: error_body + b"\n",
-            media_type=_NDJSON,
-        )
+        return lines(_lines(call, generate))
     return json_response(await unless_client_leaves(request.receive, _answer(call, generate)))
+
+
+def lines(pieces: AsyncGenerator[bytes, None]) -> EventStream:
+    """A stream of lines of JSON; an error is one of them."""
+    return EventStream(
+        pieces,
+        ping_seconds=_NEVER_SECONDS,
+        last=lambda error_body: error_body + b"\n",
+        media_type=_NDJSON,
+    )
 
 
 def _listed(models: Models) -> list[ModelEntry]:
@@ -156,7 +145,7 @@ def _listed(models: Models) -> list[ModelEntry]:
     ]
 
 
-def _find(name: str, models: Models) -> ModelEntry:
+def find(name: str, models: Models) -> ModelEntry:
     """Raises: NotFoundError, as Ollama's clients expect, whatever is loaded."""
     listed = {each.name: each for each in _listed(models)}
     if (found := match(bare(name), listed)) is not None:

@@ -6,7 +6,7 @@ import functools
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -21,9 +21,19 @@ from innkeeper.cards import Cards
 from innkeeper.config import Settings, further_ports, is_loopback
 from innkeeper.core import ModelFacts
 from innkeeper.enginelink import EngineLink, LinkLimits
-from innkeeper.serving import Generate, KeepRules, LoadJob, LoadState, Models
+from innkeeper.serving import (
+    Collection,
+    Generate,
+    KeepRules,
+    LoadJob,
+    LoadState,
+    Models,
+)
 from innkeeper.serving.tuning import Tuning
 from innkeeper.ui import OPEN_PATHS, Places, create_ui
+
+if TYPE_CHECKING:
+    from innkeeper.hub.client import Hub
 
 _POLL_SECONDS = 0.01
 
@@ -90,7 +100,9 @@ async def _serve(settings: Settings, home: Home, model_path: Path, screen: Scree
         stack.callback(generate.stop_all)
         places = _places(settings)
         access = _access(settings, places)
-        api = create_app(generate, models, access, cards=Cards(home.characters))
+        collection = _make_collection(settings, home, models)
+        stack.push_async_callback(collection.close)
+        api = create_app(generate, models, collection, access, cards=Cards(home.characters))
         for door in doors.api:
             await servers.start(api, door)
         if doors.ui is not None:
@@ -132,11 +144,24 @@ def _make_models(settings: Settings, home: Home) -> Models:
         home.models,
         engine_defaults(settings, home),
         keep=keep,
-        further=[Path(folder).expanduser() for folder in settings.model_folders],
+        further=_further(settings),
         log_folder=home.logs,
         start=start,
         tune=tune,
     )
+
+
+def _make_collection(settings: Settings, home: Home, models: Models) -> Collection:
+    def open_hub(token: str | None) -> "Hub":
+        from innkeeper.hub.client import Hub
+
+        return Hub(token=token, is_offline=settings.offline)
+
+    return Collection(models, home.models, further=_further(settings), open_hub=open_hub)
+
+
+def _further(settings: Settings) -> list[Path]:
+    return [Path(folder).expanduser() for folder in settings.model_folders]
 
 
 def _places(settings: Settings) -> Places:

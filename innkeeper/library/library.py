@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from innkeeper.errors import InnkeeperError, InvalidRequestError, ModelFileError, NotFoundError
+from innkeeper.formats.gguf import split_names
 from innkeeper.formats.identify import identify
 from innkeeper.formats.identity import Identity
 from innkeeper.formats.quant_names import claimed_quant
@@ -22,6 +23,8 @@ from innkeeper.library.ollama import find_ollama
 from innkeeper.library.places import Place, find_parts, find_places, snapshot
 
 Origin = Literal["models", "folder", "hf_cache", "ollama"]
+_PART = re.compile(r"-\d{5}-of-\d{5}$")
+_NEW_NAME = re.compile(r"[A-Za-z0-9_][\w.-]{0,99}(?:/[A-Za-z0-9_][\w.-]{0,99}){0,4}", re.ASCII)
 _CACHE_NAME = re.compile(r"models--([\w.-]+?)--([\w.-]+)")
 
 
@@ -100,12 +103,7 @@ class Library:
         Raises: NotFoundError, InvalidRequestError (not ours, or several), ModelFileError if the
         system refuses.
         """
-        origin, place = self._find(name)
-        if origin != "models" or not _is_ours(place, self.models_folder):
-            raise InvalidRequestError(
-                f"{place.name} belongs to another program ({place.path})",
-                hint="remove it there",
-            )
+        place = self._ours(name)
         size = place.size_bytes
         try:
             _delete(place, self._others(place), self.models_folder)
@@ -115,6 +113,41 @@ class Library:
                 hint="check who may write there, and whether it is loaded",
             ) from None
         return size
+
+    def check_removable(self, name: str) -> None:
+        """Raises: NotFoundError, InvalidRequestError, as ``remove``."""
+        self._ours(name)
+
+    def link(self, source: Path, name: str) -> Path:
+        """Gives a GGUF one more name in the models folder; no byte is copied, and each of the
+        names may be removed without the others. Returns the new main file.
+
+        name: parts divided by ``/``. Raises: InvalidRequestError if it is no name, or taken;
+        ModelFileError if the system refuses.
+        """
+        if not _NEW_NAME.fullmatch(name):
+            raise InvalidRequestError(
+                f"{name[:80]!r} cannot be a model's name",
+                hint="use letters, digits and . _ - with / between parts",
+            )
+        parts = split_names(source.name)
+        ends = [_PART.search(Path(part).stem) for part in parts]
+        targets = [self.models_folder / f"{name}{end[0] if end else ''}.gguf" for end in ends]
+        if taken := [target for target in targets if target.exists()]:
+            raise InvalidRequestError(f"there is a file {taken[0].name} already", hint="remove it")
+        for part, target in zip(parts, targets, strict=True):
+            _link_file(source.with_name(part), target)
+        return targets[0]
+
+    def _ours(self, name: str) -> Place:
+        """A model that may be removed. Raises: NotFoundError, InvalidRequestError."""
+        origin, place = self._find(name)
+        if origin != "models" or not _is_ours(place, self.models_folder):
+            raise InvalidRequestError(
+                f"{place.name} belongs to another program ({place.path})",
+                hint="remove it there",
+            )
+        return place
 
     def _places(self) -> list[tuple[Origin, Place]]:
         found: dict[str, tuple[Origin, Place]] = {}
@@ -172,6 +205,22 @@ def resolve(name: str, library: Library) -> Path:
     """
     path = Path(name).expanduser()
     return path if path.exists() else library.resolve(name)
+
+
+def _link_file(source: Path, target: Path) -> None:
+    """One more name for the file itself; where its disk is another one, a link to it."""
+    real = source.resolve()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            target.hardlink_to(real)
+        except OSError:
+            target.symlink_to(real)
+    except OSError as error:
+        raise ModelFileError(
+            f"{target.name} cannot be made: {error.strerror or error}",
+            hint="check who may write into the models folder",
+        ) from None
 
 
 def _identified(path: Path) -> tuple[Identity | None, str | None]:
@@ -235,7 +284,7 @@ def _delete(place: Place, others: list[Place], root: Path) -> None:
     shares = any(other.path.is_relative_to(place.path) for other in others)
     if place.kind == "folder" and not shares and not place.path.is_symlink():
         shutil.rmtree(place.path)
-    elif place.path.is_symlink():
+    elif place.kind == "folder" and place.path.is_symlink():
         place.path.unlink()
     else:
         for file in place.files:

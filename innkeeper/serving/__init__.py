@@ -8,7 +8,8 @@ How the composition root builds it::
     async for state in job.watch():        # any number of watchers; ends with the job
         ...
     facts = await job.wait()               # ModelFacts, or raises what the load failed with
-    app = create_app(generate, models, Access())      # innkeeper.api
+    collection = Collection(models, home / "models")
+    app = create_app(generate, models, collection)    # innkeeper.api
     ...
     await models.close()                   # ends the engine process; safe to call twice
 
@@ -16,6 +17,7 @@ Requests name a model only through ``models.resolve`` and ``models.start_load``,
 up in ``models.entries()``; no path that a request holds is ever opened.
 """
 
+from innkeeper.serving.collection import Collection, PullJob, PullState, Wanted
 from innkeeper.serving.embed import Embed, Embedded
 from innkeeper.serving.engine_settings import EngineDefaults, Overrides
 from innkeeper.serving.generate import Generate
@@ -25,6 +27,7 @@ from innkeeper.serving.models import KeepRules, Models
 from innkeeper.serving.names import ModelEntry
 
 __all__ = [
+    "Collection",
     "Embed",
     "Embedded",
     "EngineDefaults",
@@ -36,4 +39,7 @@ __all__ = [
     "ModelEntry",
     "Models",
     "Overrides",
+    "PullJob",
+    "PullState",
+    "Wanted",
 ]

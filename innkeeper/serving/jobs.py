@@ -1,8 +1,8 @@
-"""Loading a model as a job that any number of clients may watch."""
+"""Jobs that any number of clients may watch, and loading a model as one."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import Literal
+from typing import Generic, Literal, Protocol, TypeVar
 
 from msgspec import Struct
 
@@ -22,17 +22,49 @@ class LoadState(Struct, frozen=True, kw_only=True):
     facts: ModelFacts | None = None
 
 
-class LoadJob:
-    """One load. It runs to its end even if nobody watches."""
+class State(Protocol):
+    """Of a job at one moment."""
 
-    def __init__(self, name: str) -> None:
-        self.state = LoadState(name=name)
+    @property
+    def status(self) -> Literal["running", "done", "failed"]: ...
+
+
+S = TypeVar("S", bound=State)
+
+
+class Watched(Generic[S]):
+    """What changes until it ends, for any number who look on."""
+
+    def __init__(self, state: S) -> None:
+        self.state = state
         self._changed = asyncio.Event()
-        self._task: asyncio.Task[ModelFacts] | None = None
 
     @property
     def running(self) -> bool:
         return self.state.status == "running"
+
+    async def watch(self) -> AsyncGenerator[S, None]:
+        """The current state, then every change (the newest, if several happened), to the end."""
+        while True:
+            changed, state = self._changed, self.state
+            yield state
+            if state.status != "running":
+                return
+            if state is self.state:
+                await changed.wait()
+
+    def _set(self, state: S) -> None:
+        self.state = state
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+
+class LoadJob(Watched[LoadState]):
+    """One load. It runs to its end even if nobody watches."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(LoadState(name=name))
+        self._task: asyncio.Task[ModelFacts] | None = None
 
     def run(self, work: Callable[[], Awaitable[ModelFacts]]) -> None:
         """Starts ``work``, whose result or error ends the job."""
@@ -58,16 +90,6 @@ class LoadJob:
         if self._task is not None and not self._task.done():
             self._task.cancel()
             await asyncio.wait([self._task])
-
-    async def watch(self) -> AsyncGenerator[LoadState, None]:
-        """The current state, then every change (the newest, if several happened), to the end."""
-        while True:
-            changed, state = self._changed, self.state
-            yield state
-            if state.status != "running":
-                return
-            if state is self.state:
-                await changed.wait()
 
     def _settle(self, task: "asyncio.Task[ModelFacts]") -> None:
         if task.cancelled():  # before it began
@@ -100,8 +122,3 @@ class LoadJob:
                 error=error,
             )
         )
-
-    def _set(self, state: LoadState) -> None:
-        self.state = state
-        self._changed.set()
-        self._changed = asyncio.Event()

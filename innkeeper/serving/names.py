@@ -8,8 +8,10 @@ from msgspec import Struct
 
 from innkeeper.errors import InnkeeperError
 from innkeeper.formats import gguf
+from innkeeper.formats.quant_names import claimed_quant
 
 _LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}$")
+_AROUND = ("koboldcpp/", "https://", "hf.co/", "huggingface.co/")
 _PART = re.compile(r"-\d{5}-of-\d{5}$")
 
 
@@ -46,12 +48,15 @@ def entry(path: Path, name: str) -> ModelEntry | None:
 
 def bare(name: str) -> str:
     """A name without what Ollama's, KoboldCpp's and file-minded clients put around it."""
-    name = name.strip().removeprefix("koboldcpp/")
+    name = name.strip()
+    for around in _AROUND:
+        name = name.removeprefix(around)
     return name.removesuffix(":latest").removesuffix(".gguf")
 
 
 def match(wanted: str, names: Iterable[str]) -> str | None:
-    """The one of ``names`` that ``wanted`` means: itself, whatever its case, or its last part."""
+    """The one of ``names`` that ``wanted`` means: itself, whatever its case, its last part, or the
+    repository (``org/name``, ``org/name:quant``) that it alone is of."""
     known = list(names)
     if wanted in known:
         return wanted
@@ -60,4 +65,13 @@ def match(wanted: str, names: Iterable[str]) -> str | None:
         found = [name for name in known if reading(name) == lower]
         if len(found) == 1:
             return found[0]
-    return None
+    repo, _, quant = lower.partition(":")
+    found = [name for name in known if name.lower().startswith(f"{repo}/")]
+    if quant:
+        found = [name for name in found if _is_quant(name, quant)]
+    return found[0] if len(found) == 1 and repo else None
+
+
+def _is_quant(name: str, quant: str) -> bool:
+    last = name.lower().rpartition("/")[2]
+    return last == quant or (claimed_quant(name) or "").lower() == quant

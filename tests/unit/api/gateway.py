@@ -17,7 +17,8 @@ from innkeeper.cards import Cards
 from innkeeper.core import EngineStats
 from innkeeper.enginelink import EngineLink, LinkLimits
 from innkeeper.errors import InnkeeperError
-from innkeeper.serving import EngineDefaults, Generate, Models
+from innkeeper.hub.client import Hub
+from innkeeper.serving import Collection, EngineDefaults, Generate, Models
 
 T = TypeVar("T")
 
@@ -37,6 +38,7 @@ class Gateway:
         access: Access | None = None,
         max_queued: int = 64,
         limits: LinkLimits | None = None,
+        hub: Hub | None = None,
         **options: str,
     ) -> None:
         self._folder = folder
@@ -45,6 +47,7 @@ class Gateway:
         self._defaults = defaults or EngineDefaults(backend="fake", num_ctx=2048, options=options)
         self._access = access
         self._max_queued = max_queued
+        self._hub = hub or Hub(is_offline=True)
         self._start = functools.partial(EngineLink.start, limits=limits)
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
         self._ready = threading.Event()
@@ -91,7 +94,9 @@ class Gateway:
         self._loop = asyncio.get_running_loop()
         self.models = Models(self._folder, self._defaults, start=self._start, retry_seconds=(0.0,))
         generate = Generate(self.models, max_queued=self._max_queued)
-        app = create_app(generate, self.models, self._access, cards=Cards(self.characters))
+        collection = Collection(self.models, self._folder, open_hub=lambda _: self._hub)
+        cards = Cards(self.characters)
+        app = create_app(generate, self.models, collection, self._access, cards=cards)
         # asyncio turns the delay of small packets off only where the protocol is named
         door = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         door.bind(("127.0.0.1", 0))
@@ -114,4 +119,5 @@ class Gateway:
             self._ready.set()
         finally:
             door.close()
+            await collection.close()
             await self.models.close()

@@ -243,13 +243,6 @@ def test_unknown_model_is_404(client: httpx.Client) -> None:
         assert "model 'other' not found" in response.json()["error"]
 
 
-@pytest.mark.parametrize("name", ["pull", "push", "create", "copy"])
-def test_what_is_missing_is_501(client: httpx.Client, name: str) -> None:
-    response = client.post(f"/api/{name}", json={"model": "fake"})
-    assert response.status_code == 501
-    assert name in response.json()["error"]
-
-
 def test_prompt_over_the_context_is_an_error_line_of_its_own(client: httpx.Client) -> None:
     response = client.post("/api/generate", json={**RAW, "prompt": "x" * 5000})
     assert response.status_code == 400

@@ -205,6 +205,15 @@ def test_a_linked_file_is_removed_as_a_link(models: Path, library: Library, tmp_
     assert real.exists() and list(models.iterdir()) == []
 
 
+def test_a_second_name_of_a_split_set_outlives_the_first(models: Path, library: Library) -> None:
+    made.gguf_split(models, "m", 2)
+    path = library.link(library.resolve("m"), "other/name")
+    assert path == models / "other" / "name-00001-of-00002.gguf"
+    library.remove("m")
+    (kept,) = library.models()
+    assert kept.name == "other/name" and kept.problem is None
+
+
 def test_unfinished_downloads_are_shown_apart(models: Path, library: Library) -> None:
     part = models / "org" / "m" / "m.gguf.0123.part"
     made.text(part, b"x")
