@@ -83,6 +83,7 @@ class FakeRunner:
         self.num_evaluated = 0
         """Rows that ``forward`` was given, ever."""
         self._cells: list[dict[int, Cell]] = [{} for _ in range(self.num_sequence_ids)]
+        self._num_used = 0
         self._options = config.options
         self._reply = self.tokenizer.encode(
             config.options.get("reply", ""), add_special=False, parse_special=False
@@ -93,19 +94,15 @@ class FakeRunner:
 
     def tokens(self, sequence_id: int) -> list[int]:
         """What the sequence holds, by position."""
+        return [cell.token_id for cell in self.cells(sequence_id)]
+
+    def cells(self, sequence_id: int) -> list[Cell]:
+        """What holds them, by position; sequences that share a cell get the same one."""
         cells = self._cells[sequence_id]
-        return [cells[position].token_id for position in sorted(cells)]
-
-    def positions(self, sequence_id: int) -> list[int]:
-        """Where its tokens are."""
-        return sorted(self._cells[sequence_id])
-
-    def cell(self, sequence_id: int, position: int) -> int:
-        """A name of the cell that it holds there; sequences that share it get the same one."""
-        return id(self._cells[sequence_id][position])
+        return [cells[position] for position in sorted(cells)]
 
     def num_cells_used(self) -> int:
-        return len({id(cell) for cells in self._cells for cell in cells.values()})
+        return self._num_used
 
     def forward(self, rows: Sequence[Row]) -> list[Logits]:
         if len(rows) > self.max_rows:
@@ -118,7 +115,8 @@ class FakeRunner:
             cells[row.position] = Cell(row.token_id, row.position, row.sequence_id)
             if row.wants_logits:
                 outputs.append(self._logits(self.tokens(row.sequence_id)))
-        if self.num_cells_used() > self._num_pool:
+        self._num_used += len(rows)
+        if self._num_used > self._num_pool:
             raise EngineError("the pool is full")
         self.num_evaluated += len(rows)
         self._pace(len(rows), len(outputs))
@@ -145,7 +143,9 @@ class FakeRunner:
         cells = self._cells[sequence_id]
         stop = end if end >= 0 else max(cells, default=-1) + 1
         for position in [position for position in cells if start <= position < stop]:
-            cells.pop(position).holders.discard(sequence_id)
+            holders = cells.pop(position).holders
+            holders.discard(sequence_id)
+            self._num_used -= not holders
 
     def save(self, sequence_id: int) -> State:
         """Its token ids."""
@@ -153,10 +153,11 @@ class FakeRunner:
 
     def load(self, sequence_id: int, state: State) -> bool:
         tokens = state.view("<i4").tolist()
-        if self._cells[sequence_id] or self.num_cells_used() + len(tokens) > self._num_pool:
+        if self._cells[sequence_id] or self._num_used + len(tokens) > self._num_pool:
             raise EngineError(f"a state of {len(tokens)} tokens has no place")
         cells = (Cell(token, position, sequence_id) for position, token in enumerate(tokens))
         self._cells[sequence_id] = {cell.position: cell for cell in cells}
+        self._num_used += len(tokens)
         return True
 
     def can_resume(self, sequence_id: int, length: int, cached: int) -> bool:

@@ -42,5 +42,5 @@ class Cells:
         for cell in held:
             holders[cell] += 1
         assert holders == self._holders, "holders miscounted"
-        free = sorted(self._free)
-        assert free == [i for i, count in enumerate(holders) if count == 0], "free list wrong"
+        assert len(set(self._free)) == len(self._free) == holders.count(0), "free list wrong"
+        assert not any(map(holders.__getitem__, self._free)), "a held cell is in the free list"
