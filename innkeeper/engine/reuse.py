@@ -213,16 +213,33 @@ def _common_runs(source: Tokens, target: Tokens) -> list[Chunk]:
     return sorted(longest, key=lambda run: run.target)
 
 
-def _anchors(source: Tokens, target: Tokens) -> NDArray[np.intp]:
-    """(source, target) starts (n, 2) of the windows that are unique in both, by target."""
-    found = []
-    for hashes in (_window_hashes(source), _window_hashes(target)):
-        values, starts, counts = np.unique(hashes, return_index=True, return_counts=True)
-        found.append((values[counts == 1], starts[counts == 1]))
-    (left, left_starts), (right, right_starts) = found
-    _, i, j = np.intersect1d(left, right, assume_unique=True, return_indices=True)
-    pairs = np.stack((left_starts[i], right_starts[j]), axis=1)
-    return pairs[np.argsort(pairs[:, 1], kind="stable")]
+def _anchors(source: Tokens, target: Tokens) -> NDArray[np.int64]:
+    """(source, target) starts (n, 2) of the windows that are unique in both, by target.
+
+    One sort finds them: a key is a window's hash, then which of the two it is from, then where.
+    """
+    num_bits = max(len(source), len(target)).bit_length()
+    keys = np.concatenate([_keys(source, 0, num_bits), _keys(target, 1, num_bits)], dtype=np.uint64)
+    keys.sort()
+    values = keys >> np.uint64(num_bits + 1)
+    is_same = values[1:] == values[:-1]
+    is_pair = is_same.copy()
+    is_pair[1:] &= ~is_same[:-1]
+    is_pair[:-1] &= ~is_same[1:]
+    firsts = np.flatnonzero(is_pair)
+    left, right = keys[firsts], keys[firsts + 1]
+    is_across = ((left ^ right) >> np.uint64(num_bits)) & np.uint64(1) == 1
+    where = np.uint64((1 << num_bits) - 1)
+    partners = np.full(len(target), -1)
+    partners[right[is_across] & where] = left[is_across] & where
+    targets = np.flatnonzero(partners >= 0)
+    return np.stack((partners[targets], targets), axis=1)
+
+
+def _keys(tokens: Tokens, side: int, num_bits: int) -> NDArray[np.uint64]:
+    hashes = _window_hashes(tokens)
+    low = np.arange(len(hashes), dtype=np.uint64) | np.uint64(side << num_bits)
+    return (hashes >> np.uint64(num_bits + 1) << np.uint64(num_bits + 1)) | low
 
 
 def _lies_in(run: Chunk, other: Chunk) -> bool:
@@ -263,23 +280,24 @@ def _window_hashes(tokens: Tokens) -> NDArray[np.uint64]:
 
 def _best_chain(runs: Sequence[Chunk]) -> list[Chunk]:
     """The runs, cut where they overlap, that rise in both positions and keep the most tokens."""
-    best: list[tuple[int, list[Chunk]]] = []
-    for run in runs:
-        choice: tuple[int, list[Chunk]] = (run.length, [run])
-        for total, chain in best:
-            cut = _cut_after(run, chain[-1])
-            if cut is not None and total + cut.length > choice[0]:
-                choice = (total + cut.length, [*chain, cut])
-        best.append(choice)
-    return max(best, key=lambda item: item[0])[1] if best else []
-
-
-def _cut_after(run: Chunk, before: Chunk) -> Chunk | None:
-    """What of ``run`` lies behind ``before`` in both sequences, if that is still long enough."""
-    overlap = max(
-        before.source + before.length - run.source, before.target + before.length - run.target, 0
-    )
-    length = run.length - overlap
-    if length < MIN_CHUNK:
-        return None
-    return Chunk(run.source + overlap, run.target + overlap, length)
+    count = len(runs)
+    totals, source_ends, target_ends = (np.zeros(count, np.int64) for _ in range(3))
+    before = [-1] * count
+    cuts = list(runs)
+    for index, run in enumerate(runs):
+        overlaps = np.maximum(source_ends[:index] - run.source, target_ends[:index] - run.target)
+        lengths = run.length - np.maximum(overlaps, 0)
+        sums = np.where(lengths >= MIN_CHUNK, totals[:index] + lengths, 0)
+        best = int(sums.argmax()) if index else 0
+        totals[index] = run.length
+        if index and sums[best] > run.length:
+            overlap = run.length - int(lengths[best])
+            cuts[index] = Chunk(run.source + overlap, run.target + overlap, run.length - overlap)
+            before[index], totals[index] = best, sums[best]
+        source_ends[index], target_ends[index] = run.source + run.length, run.target + run.length
+    chain: list[Chunk] = []
+    index = int(totals.argmax()) if count else -1
+    while index >= 0:
+        chain.append(cuts[index])
+        index = before[index]
+    return chain[::-1]
