@@ -23,9 +23,11 @@ _KNOWN = (
 _OFF: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys("container context_management mcp_servers".split(), ()),
 }
+_NAMES = {"stop": ("stop", "stop_sequences"), "max_tokens": ("max_tokens",)}
 _TABLE = tuple(
-    field._replace(names=(*field.names, "stop_sequences")) if field.target == "stop" else field
+    field._replace(names=_NAMES.get(field.target, field.names))
     for field in fields.FIELDS
+    if field.target not in ("n", "auto_max_new_tokens")
 )
 BODY = schema.body(
     {
@@ -34,11 +36,14 @@ BODY = schema.body(
         "system": {"description": "text, or a list of text blocks"},
         "stop_sequences": schema.plain("array", "texts that end the reply"),
         "stream": schema.plain("boolean", "answer with server-sent events"),
-        "thinking": schema.plain("object", "type: enabled, adaptive or disabled; budget_tokens"),
         "tools": schema.plain("array", "objects with name and input_schema"),
         "tool_choice": schema.plain("object", "type: auto, any, none, or tool and its name"),
         "output_config": schema.plain("object", "format: a JSON schema; effort"),
-        **schema.SAMPLING,
+        "model": schema.plain("string", "a name of /v1/models, loaded if need be"),
+        "debug": schema.plain("boolean", "show the final prompt and its token ids in the answer"),
+        **schema.REASONING,
+        **schema.sampling(_TABLE),
+        **schema.reported(_OFF),
     },
     ("messages", "max_tokens"),
 )

@@ -17,6 +17,8 @@ _MAX_KEY_CHARS = 1000
 _DEFAULT_LOGPROBS = 10
 _RANGE = 320
 
+_REPLACES = "replace_instruct_placeholders"
+
 TABLE = fields.renamed(
     {
         "max_tokens": "max_length",
@@ -63,21 +65,6 @@ TABLE = fields.renamed(
     }
 )
 
-BODY = schema.body(
-    {
-        "prompt": schema.plain("string", "the text to continue"),
-        "memory": schema.plain("string", "stands before it, and is never cut"),
-        "genkey": schema.plain("string", "a name for check and abort"),
-        "trim_stop": schema.plain("boolean", "false = the stop text belongs to the reply"),
-        "singleline": schema.plain("boolean", "the reply ends with the line"),
-        "render_special": schema.plain("boolean", "special tokens show as text"),
-        "logprobs": schema.plain("boolean", "report log probabilities"),
-        "grammar": schema.plain("string", "GBNF, Lark, or a JSON schema as text"),
-        **schema.properties(TABLE),
-    },
-    ("prompt",),
-)
-
 _DEFAULTS: dict[str, Any] = {
     "temperature": 0.75,
     "top_k": 100,
@@ -91,13 +78,33 @@ _OFF: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys("use_story use_memory use_authors_note use_world_info".split(), ()),
     **dict.fromkeys("use_userscripts soft_prompt bypass_eos".split(), ()),
     **dict.fromkeys("frmttriminc frmtrmblln frmtrmspch frmtadsnsp reasoning_effort".split(), ()),
+    **dict.fromkeys("disable_output_formatting disable_input_formatting".split(), (True,)),
 }
+BODY = schema.body(
+    {
+        "prompt": schema.plain("string", "the text to continue"),
+        "memory": schema.plain("string", "stands before it, and is never cut"),
+        "genkey": schema.plain("string", "a name for check and abort"),
+        "trim_stop": schema.plain("boolean", "false = the stop text belongs to the reply"),
+        "singleline": schema.plain("boolean", "the reply ends with the line"),
+        "render_special": schema.plain("boolean", "special tokens show as text"),
+        "logprobs": schema.plain("boolean", "report log probabilities"),
+        "grammar": schema.plain("string", "GBNF, Lark, or a JSON schema as text"),
+        **schema.properties(TABLE),
+        **schema.reported(_OFF),
+        _REPLACES: schema.plain("boolean", "reported in warnings if needed"),
+        "images": schema.plain("array", "refused: models read text only"),
+        "audio": schema.plain("array", "refused: models read text only"),
+        "debug": schema.plain("boolean", "show the final prompt and its token ids in the answer"),
+    },
+    ("prompt",),
+)
+
 _PLACEHOLDERS = ("{{[INPUT]}}", "{{[OUTPUT]}}", "{{[SYSTEM]}}")
 _KNOWN = (
     *_OFF,
     *("memory", "genkey", "quiet", "trim_stop", "singleline", "images", "audio", "render_special"),
-    *("logprobs", "replace_instruct_placeholders", "sampler_full_determinism"),
-    *("disable_output_formatting", "disable_input_formatting"),
+    *("logprobs", _REPLACES, "sampler_full_determinism"),
 )
 
 
@@ -119,8 +126,9 @@ def parse(body: Mapping[str, Any]) -> Call:
             raise InvalidRequestError(f"{name}: this model reads text only", field=name)
     prompt = values.text(_MAX_PROMPT_CHARS)("prompt", body.get("prompt"))
     warnings = requests.ignored(body, _OFF)
-    if any(text in prompt for text in _PLACEHOLDERS):
-        warnings.append("not applied: placeholders such as {{[INPUT]}} stay as they are")
+    replaces = values.flag(_REPLACES, body.get(_REPLACES, True))
+    if replaces and any(text in prompt for text in _PLACEHOLDERS):
+        warnings.append(f"not applied: {_REPLACES} ({{{{[INPUT]}}}} and such stay as they are)")
     request = requests.build(
         body,
         table=TABLE,

@@ -56,7 +56,22 @@ _KNOWN = (
     *("id_slot", "return_tokens", "sse_ping_interval", "timings_per_token", "n_cmpl"),
     *("grammar_triggers", "preserved_tokens", "post_sampling_probs"),
 )
-
+_FIELDS = {
+    "stream": schema.plain("boolean", "answer with server-sent events"),
+    "model": schema.plain("string", "a name of /v1/models, loaded if need be"),
+    "n_cmpl": schema.plain("integer", "number of replies"),
+    "n_probs": schema.plain("integer", "report this many alternatives per token"),
+    "logprobs": schema.plain("integer", "alias of n_probs"),
+    "post_sampling_probs": schema.plain("boolean", "those of what was drawn from"),
+    "return_tokens": schema.plain("boolean", "token ids beside the text"),
+    "debug": schema.plain("boolean", "show the final prompt and its token ids in the answer"),
+    **schema.SAMPLING,
+    **schema.reported(_OFF),
+}
+_BODY = schema.body(
+    {"prompt": {"description": "text, ids, both in a list, or several prompts"}, **_FIELDS},
+    ("prompt",),
+)
 
 _INFILL = ("input_prefix", "input_suffix", "input_extra")
 _INFILL_BODY = schema.body(
@@ -65,7 +80,7 @@ _INFILL_BODY = schema.body(
         "input_suffix": schema.plain("string", "the text behind it"),
         "input_extra": schema.plain("array", "other files: objects with filename and text"),
         "prompt": schema.plain("string", "the beginning of what fills it"),
-        **schema.SAMPLING,
+        **_FIELDS,
     },
     ("input_prefix", "input_suffix"),
 )
@@ -120,7 +135,7 @@ def router(generate: Generate) -> APIRouter:
     """``/completion``, ``/tokenize``, ``/detokenize``, ``/apply-template``."""
     routes = APIRouter(tags=["llama-server"])
 
-    @routes.post("/completion", summary="Continue a text", openapi_extra=schema.COMPLETION_BODY)
+    @routes.post("/completion", summary="Continue a text", openapi_extra=_BODY)
     @routes.post("/completions", include_in_schema=False)
     async def complete(request: Request) -> Response:
         body = await read_json(request)
@@ -198,8 +213,11 @@ def _extra(given: Any) -> str:
 
 def parse(body: Mapping[str, Any]) -> Call:
     """Raises: InvalidRequestError naming the field."""
-    names = fields.resolve(body).get("sampler_priority", ())
+    found = fields.resolve(body)
+    names = found.get("sampler_priority", ())
     order, odd = llama_order(names)
+    last = ["not applied: temperature_last (samplers says the order)"]
+    odd = (*odd, *(last if names and found.get("temperature_last") else ()))
     with_tokens = values.flag("return_tokens", body.get("return_tokens") or False)
     logprobs = completions.num_logprobs(body) or None
     after = values.flag("post_sampling_probs", body.get("post_sampling_probs") or False)

@@ -19,7 +19,7 @@ _MAX_TOP_LOGPROBS = 20
 _RANGE = 64
 _DEFAULTS: dict[str, Any] = {"temperature": 0.8, "top_k": 40, "top_p": 0.9}
 
-_OPTIONS = fields.renamed(
+OPTIONS = fields.renamed(
     {
         "max_tokens": "num_predict",
         "temperature": "",
@@ -41,26 +41,45 @@ _OPTIONS = fields.renamed(
         "kv_reuse": "",
     }
 )
-_OPTIONS_SCHEMA = {"type": "object", "properties": schema.properties(_OPTIONS)}
+_LOAD_OPTIONS: dict[str, tuple[Any, ...]] = {
+    "num_keep": (),
+    "num_batch": (),
+    "num_gpu": (-1,),
+    "main_gpu": (),
+    "use_mmap": (True,),
+    "num_thread": (),
+    "draft_num_predict": (),
+    "penalize_newline": (True,),
+    "numa": (),
+}
+_OFF: dict[str, tuple[Any, ...]] = {"template": (), "context": ([],), "shift": ()}
+_OPTIONS_SCHEMA = {
+    "type": "object",
+    "properties": {**schema.properties(OPTIONS), **schema.reported(_LOAD_OPTIONS)},
+}
 _BODY = {
     "model": schema.plain("string", "a name of the list; loaded if it is not"),
     "stream": schema.plain("boolean", "true unless false: one JSON object a line"),
     "format": {"description": '"json" or a JSON schema'},
     "options": {
         **_OPTIONS_SCHEMA,
-        "description": "; ".join(f"{field.names[0]}: {field.about}" for field in _OPTIONS),
+        "description": "; ".join(f"{field.names[0]}: {field.about}" for field in OPTIONS),
     },
     "think": {"description": "true, false, low, medium, high or max, for the chat template"},
     "truncate": schema.plain("boolean", "false = too long a prompt is an error"),
     "keep_alive": {"description": "how long the model stays: 300, 5m; 0 unloads it, -1 keeps it"},
     "logprobs": schema.plain("boolean", "report log probabilities"),
     "top_logprobs": schema.plain("integer", "and this many alternatives per token"),
+    "debug": schema.plain("boolean", "show the final prompt and its token ids in the answer"),
+    "images": schema.plain("array", "refused: models read text only"),
+    **schema.reported(_OFF),
 }
 TEXT_BODY = schema.body(
     {
         "prompt": schema.plain("string", "the text; empty = only load the model"),
         "raw": schema.plain("boolean", "no chat template"),
         "system": schema.plain("string", "the system message"),
+        "suffix": schema.plain("string", "refused: nothing is inserted here"),
         **_BODY,
     },
     ("model",),
@@ -74,24 +93,12 @@ CHAT_BODY = schema.body(
     ("model",),
 )
 
-_LOAD_OPTIONS: dict[str, tuple[Any, ...]] = {
-    "num_keep": (),
-    "num_batch": (),
-    "num_gpu": (-1,),
-    "main_gpu": (),
-    "use_mmap": (True,),
-    "num_thread": (),
-    "draft_num_predict": (),
-    "penalize_newline": (True,),
-    "numa": (),
-}
-_OFF: dict[str, tuple[Any, ...]] = {"template": (), "context": ([],), "shift": ()}
-_KNOWN = frozenset(
-    (
-        "model name prompt suffix system template context stream raw format keep_alive images"
-        " options think truncate shift logprobs top_logprobs messages tools debug"
-    ).split()
-)
+_KNOWN = (
+    "model name template context stream format keep_alive images options think truncate shift"
+    " logprobs top_logprobs debug"
+).split()
+_TEXT_KNOWN = frozenset((*_KNOWN, "prompt", "suffix", "system", "raw"))
+_CHAT_KNOWN = frozenset((*_KNOWN, "messages", "tools"))
 _THINK_LEVELS = ("low", "medium", "high", "max")
 _DURATION = re.compile(r"(-?)((?:\d+(?:\.\d+)?(?:ns|us|µs|ms|s|m|h))+|0)")
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
@@ -121,15 +128,14 @@ def parse(body: Mapping[str, Any], *, is_chat: bool) -> Call:
     thinking = _thinking(body.get("think"))
     request = requests.build(
         options,
-        table=_OPTIONS,
+        table=OPTIONS,
         known=_LOAD_OPTIONS,
         defaults=_DEFAULTS,
         adjust=_adjust,
         warnings=[
             *requests.ignored(options, _LOAD_OPTIONS),
             *requests.ignored(body, _OFF),
-            *requests.ignored(body, {} if is_chat else {"tools": ([],)}),
-            *fields.unknown(body, _KNOWN),
+            *fields.unknown(body, _CHAT_KNOWN if is_chat else _TEXT_KNOWN),
         ],
         constraint=_format(body.get("format")),
         logprobs=_logprobs(body),

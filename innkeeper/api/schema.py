@@ -1,5 +1,6 @@
 """Request bodies for the OpenAPI document, made from the table of fields."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from innkeeper.api.constraints import FORMS
@@ -27,6 +28,11 @@ def plain(kind: str, about: str) -> Schema:
     return {"type": kind, "description": about}
 
 
+def reported(names: Iterable[str]) -> Schema:
+    """Properties of fields that are known, and not applied."""
+    return {name: {"description": "reported in warnings: not supported yet"} for name in names}
+
+
 def body(properties: Schema, required: tuple[str, ...] = ()) -> Schema:
     """``openapi_extra`` of a route that takes one JSON object."""
     return {
@@ -47,11 +53,17 @@ def body(properties: Schema, required: tuple[str, ...] = ()) -> Schema:
 
 _REPORTED = " (not supported yet: reported in warnings)"
 
-SAMPLING = {
-    **properties(FIELDS),
-    **properties(NOT_APPLIED, _REPORTED),
-    **{name: plain(form.kind, form.about) for form in FORMS for name in form.names},
-}
+
+def sampling(table: tuple[Field, ...]) -> Schema:
+    """The fields of ``table``, what is not applied yet, and what restricts the reply's form."""
+    return {
+        **properties(table),
+        **properties(NOT_APPLIED, _REPORTED),
+        **{name: plain(form.kind, form.about) for form in FORMS for name in form.names},
+    }
+
+
+SAMPLING = sampling(FIELDS)
 
 _STREAMING = {
     "stream": plain("boolean", "answer with server-sent events"),
@@ -74,12 +86,12 @@ COMPLETION_BODY = body(
     ("prompt",),
 )
 
-_REASONING = {
+REASONING = {
     **{name: plain("integer", "most tokens of reasoning; 0 = none") for name in BUDGETS},
     "enable_thinking": plain("boolean", "variable for the chat template"),
     "reasoning_effort": plain("string", "variable for the chat template; none = off"),
     "preserve_thinking": plain("boolean", "variable for the chat template"),
-    "thinking": plain("object", "type: enabled or disabled; budget_tokens"),
+    "thinking": plain("object", "type: enabled, adaptive or disabled; budget_tokens"),
     "reasoning": plain("object", "effort, enabled, max_tokens, exclude"),
     "reasoning_format": plain("string", "none leaves reasoning in the text"),
     "include_reasoning": plain("boolean", "false leaves reasoning out of the answer"),
@@ -117,7 +129,7 @@ CHAT_BODY = body(
         "top_logprobs": plain("integer", "and this many alternatives per token"),
         **SAMPLING,
         **_TEMPLATE,
-        **_REASONING,
+        **REASONING,
         **_TOOLS,
         **_PLAY,
     },

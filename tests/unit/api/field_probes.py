@@ -7,18 +7,21 @@ document (``names_of``), so that a field nobody probes fails its dialect's table
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 import httpx
+
+from innkeeper.api.fields import FIELDS, Field
 
 Outcome = Literal["changed", "reported", "refused", "lost"]
 
 _UNSTEADY = re.compile(
     r"id|created|created_at|warnings|.*_ms|.*_per_second|.*_duration|prompt_n|cache.*_n"
-    r"|restored_n|cached_tokens"
+    r"|restored_n|cached_tokens|tokens_cached|input_tokens|cache_read_input_tokens"
+    r"|generation_settings"
 )
-"""Keys whose values differ between two answers to one request."""
+"""Keys whose values differ between two answers to one request, or only repeat the request."""
 
 
 class Probe(NamedTuple):
@@ -35,6 +38,19 @@ class Route(NamedTuple):
     path: str
     body: Mapping[str, Any]
     inside: str = ""
+
+
+def renamed(probes: Mapping[str, Probe], table: Iterable[Field]) -> dict[str, Probe]:
+    """``probes``, which are by target, for every name in a dialect's ``table``; its own names are
+    inside too."""
+    first = {field.target: field.names[0] for field in table}
+    own = {name: first.get(field.target, name) for field in FIELDS for name in field.names}
+    found: dict[str, Probe] = {}
+    for field in table:
+        if (probe := probes.get(field.target)) is not None:
+            given = {own.get(name, name): value for name, value in probe.given.items()}
+            found |= dict.fromkeys(field.names, Probe(probe.value, given))
+    return found
 
 
 def names_of(client: httpx.Client, route: Route) -> dict[str, str]:
@@ -54,16 +70,22 @@ class Prober:
         self._plain: dict[str, Any] = {}
 
     def outcome(self, name: str, probe: Probe) -> Outcome:
-        """What ``name`` does: the answer shows it, a warning names it, a refusal (4xx) names it; or
-        nothing at all, which is ``lost``."""
+        """What ``name`` does: the answer shows it, a warning names it, a refusal (4xx, or 501 for
+        what the model cannot do) names it; or nothing at all, which is ``lost``."""
         answer = self._send({**probe.given, name: probe.value})
-        if 400 <= answer.status_code < 500:
+        if 400 <= answer.status_code < 500 or answer.status_code == 501:
             return "refused" if _mentions(answer.text, name) else "lost"
         answer.raise_for_status()
         shown = _documents(answer)
         if any(_mentions(warning, name) for warning in _warnings(shown)):
             return "reported"
         return "changed" if _steady(shown) != self._without(probe.given) else "lost"
+
+    def seed_outcome(self, name: str, given: Mapping[str, Any]) -> Outcome:
+        """The same seed twice is the same reply, another one is another."""
+        answers = [self._send({**given, name: value}) for value in (7, 7, 8)]
+        first, again, other = [_steady(_documents(answer)) for answer in answers]
+        return "changed" if first == again != other else "lost"
 
     def _without(self, given: Mapping[str, Any]) -> Any:
         key = json.dumps(given)
