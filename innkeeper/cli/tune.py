@@ -2,14 +2,12 @@
 
 import json as json_text
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from innkeeper.cli.ls import open_library
 from innkeeper.cli.options import Options, with_settings
-from innkeeper.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
     from innkeeper.planner.tune import Tuned
@@ -41,17 +39,12 @@ def tune(
     if not json:
         print(f"Measuring for {seconds:.0f} s ...", file=sys.stderr)
     found = measure(header, hardware, seconds=seconds)
-    if found is None:
-        raise UnsupportedModelError(
-            f"{Path(model).name} cannot be measured in part, or memory has no room for that",
-            hint="it runs with the usual settings",
-        )
+    assert found is not None  # nobody stops it
     remember(Home(settings.home).tuning, header, hardware, found)
-    rows = _rows(found)
     if json:
-        print(json_text.dumps({"gain": found.gain, "settings": rows}, indent=2))
+        print(json_text.dumps({"gain": found.gain, "settings": _rows(found)}, indent=2))
     else:
-        _show(rows)
+        _show(found)
 
 
 def _rows(found: "Tuned") -> list[dict[str, Any]]:
@@ -63,30 +56,46 @@ def _rows(found: "Tuned") -> list[dict[str, Any]]:
             "read_tokens_per_second": 1 / timing.read_seconds,
             "write_tokens_per_second": 1 / timing.write_seconds,
             "turn_seconds": timing.turn_seconds,
+            "beside_default": timing.chat_seconds / found.timings[0].chat_seconds,
+            "noise": timing.noise,
             "chosen": timing == found.best,
         }
         for timing in found.timings
     ]
 
 
-def _show(rows: list[dict[str, Any]]) -> None:
+def _show(found: "Tuned") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from innkeeper.planner.tune import CpuSettings
+    from innkeeper.planner.tune import READ_PER_TURN, WRITTEN_PER_TURN
 
+    console = Console(highlight=False)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("Settings")
-    for column in ("Read tok/s", "Write tok/s", "A turn"):
-        table.add_column(column, justify="right")
-    names = CpuSettings.__dataclass_fields__
-    for row in rows:
-        settings = CpuSettings(**{name: row[name] for name in names})
+    for column in ("Weights", "Step", "Threads", "Flash", "Read", "Write", "A turn", "Beside"):
+        table.add_column(column, justify="left" if column in ("Weights", "Flash") else "right")
+    default, best = found.timings[0], found.best
+    for timing in found.timings:
+        settings = timing.settings
+        beside = f"{timing.chat_seconds / default.chat_seconds:.0%} ± {timing.noise:.0%}"
         table.add_row(
-            str(settings),
-            f"{row['read_tokens_per_second']:.1f}",
-            f"{row['write_tokens_per_second']:.1f}",
-            f"{row['turn_seconds']:.1f} s",
-            style="bold green" if row["chosen"] else "",
+            "CPU's layout" if settings.repack else "as in the file",
+            str(settings.max_ubatch),
+            str(settings.num_threads),
+            "yes" if settings.flash_attention else "",
+            f"{1 / timing.read_seconds:.1f}/s",
+            f"{1 / timing.write_seconds:.1f}/s",
+            f"{timing.turn_seconds:.1f} s",
+            "the usual" if timing == default else beside,
+            style="bold green" if timing == best else "",
         )
-    Console(highlight=False).print(table)
+    console.print(table)
+    turn = f"{READ_PER_TURN} tokens read and {WRITTEN_PER_TURN} written"
+    console.print(f"A turn: {turn}; beside: a chat's time, the usual is 100%.", style="dim")
+    if found.num_threads:
+        threads = f"{found.num_threads} thread" + "s" * (found.num_threads != 1)
+        console.print(f"Measured with {threads}: other programs keep the CPU busy.")
+    if best == default:
+        console.print("The usual settings stay: nothing is surely faster.")
+    else:
+        console.print(f"Loads will use: {best.settings}.", style="bold")

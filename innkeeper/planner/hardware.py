@@ -106,6 +106,11 @@ def probe(files: Files | None = None) -> Hardware:
     )
 
 
+def idle_cores(seconds: float = 0.2) -> float:
+    """Cores that no program uses, looked at for ``seconds``."""
+    return (1 - psutil.cpu_percent(seconds) / 100) * (os.cpu_count() or 1)
+
+
 def _read(path: Path) -> str | None:
     try:
         return path.read_text(encoding="utf-8", errors="replace")

@@ -33,7 +33,10 @@ def write_proxy(header: GgufHeader, path: Path) -> int:
     """
     shape = read_shape(header)
     if shape.has_recurrent or shape.num_layers <= NUM_LAYERS or not shape.is_measured:
-        raise UnsupportedModelError(f"a {shape.architecture} model cannot be measured in part")
+        raise UnsupportedModelError(
+            f"a {shape.architecture} model of {shape.num_layers} layers cannot be measured in part",
+            hint="it runs with the usual settings",
+        )
     first = shape.num_layers // 2
     num_vocab = _proxy_vocab(shape)
     tensors = tuple(

@@ -7,19 +7,23 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from statistics import median
 from threading import Event
 
-from innkeeper.errors import UnsupportedModelError
+import msgspec
+
+from innkeeper.errors import BusyError, NotEnoughMemoryError
 from innkeeper.formats.gguf_header import GgufHeader
-from innkeeper.planner.hardware import Hardware
+from innkeeper.planner.hardware import Hardware, idle_cores
+from innkeeper.planner.paired import ENOUGH_ROUNDS, compare
 from innkeeper.planner.proxy import write_proxy
 from innkeeper.planner.remembered import load_measured, store_measured
 from innkeeper.planner.shape import read_shape
 from innkeeper.planner.verify import child_environment
-from innkeeper.units import MIB
+from innkeeper.units import MIB, format_bytes
 
 SEARCH_SECONDS = 8.0
 MIN_WEIGHTS_BYTES = 256 * MIB
@@ -28,12 +32,16 @@ READ_PER_TURN, WRITTEN_PER_TURN = 150, 200
 """Tokens of a chat's turn."""
 READ_COLD, TURNS_PER_COLD = 1_700, 20
 """A whole prompt is read anew once in so many turns."""
+READ_PER_CHAT = READ_PER_TURN + READ_COLD / TURNS_PER_COLD
+"""Tokens read for a turn, with its share of the prompts that are read anew."""
 WORTH_CHANGING = 0.97
-"""A setting must save three hundredths of a chat's time, or it may be noise."""
+"""A setting must surely save three hundredths of a chat's time, or it is not worth a change."""
 _CHILD_BYTES = 192 * MIB
 """Of the measuring process, beside the proxy's weights."""
-_CHILD_SECONDS = 30.0
+_START_SECONDS = 1.5
+"""That the child may take beside the search."""
 _POLL_SECONDS = 0.1
+_FEWEST_ROUNDS = 3
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,8 @@ class Timing:
     """Per token of a prompt."""
     write_seconds: float
     """Per token of a reply."""
+    noise: float = 0.0
+    """How much longer a chat may really take against the default's, as a share of its time."""
 
     @property
     def turn_seconds(self) -> float:
@@ -69,7 +79,11 @@ class Timing:
     @property
     def chat_seconds(self) -> float:
         """A turn, and its share of the prompts that are read anew."""
-        return self.turn_seconds + READ_COLD / TURNS_PER_COLD * self.read_seconds
+        return _chat_seconds((self.read_seconds, self.write_seconds))
+
+    @property
+    def slowest_chat_seconds(self) -> float:
+        return self.chat_seconds * (1 + self.noise)
 
     def is_no_loss(self, other: "Timing") -> bool:
         """Whether neither a turn nor a new prompt takes longer than with ``other``."""
@@ -81,15 +95,19 @@ class Tuned:
     """How the settings did that were tried; the default comes first."""
 
     timings: tuple[Timing, ...]
+    num_threads: int | None = None
+    """With how many all were measured, where other programs left no more."""
 
     @property
     def best(self) -> Timing:
-        """The fastest that loses nothing, if it is clearly faster than the default."""
+        """The fastest that loses nothing and is faster than the default beyond the noise."""
         default = self.timings[0]
-        no_loss = [timing for timing in self.timings if timing.is_no_loss(default)]
-        fastest = min(no_loss, key=lambda timing: timing.chat_seconds)
-        is_worth_it = fastest.chat_seconds < WORTH_CHANGING * default.chat_seconds
-        return fastest if is_worth_it else default
+        most = WORTH_CHANGING * default.chat_seconds
+        return min(
+            (t for t in self.timings if t.is_no_loss(default) and t.slowest_chat_seconds < most),
+            key=lambda timing: timing.chat_seconds,
+            default=default,
+        )
 
     @property
     def gain(self) -> float:
@@ -99,7 +117,14 @@ class Tuned:
     def only(self, allowed: Callable[[CpuSettings], bool]) -> "Tuned | None":
         """Without settings that are not allowed; None without the default."""
         kept = tuple(timing for timing in self.timings if allowed(timing.settings))
-        return Tuned(kept) if kept[:1] == self.timings[:1] else None
+        return replace(self, timings=kept) if kept[:1] == self.timings[:1] else None
+
+
+@dataclass(frozen=True)
+class NotMeasured:
+    """A search that failed."""
+
+    reason: str
 
 
 def candidates(num_cores: int) -> list[CpuSettings]:
@@ -123,37 +148,93 @@ def tune(
     *,
     seconds: float = SEARCH_SECONDS,
     stop: Event | None = None,
+    idle: Callable[[], float] = idle_cores,
 ) -> Tuned | None:
-    """Measures for about ``seconds``, less once ``stop`` is set.
+    """Measures for at most ``seconds`` and two more; None if ``stop`` is set meanwhile.
 
-    None if the model cannot be cut down for it, or memory has no room: two layers are held twice
-    (mapped and rearranged), and some 200 MiB.
+    While other programs compute, all settings are measured with the threads that are left
+    (``idle`` tells the cores), since threads that wait for each other stall there.
+    Raises: UnsupportedModelError if the model cannot be cut down for it; NotEnoughMemoryError if
+    memory has no room: two layers are held twice (mapped and rearranged), and some 200 MiB;
+    BusyError if too little could be measured.
     """
     tried = candidates(hardware.num_usable_cores)
+    num_threads = max(1, min(hardware.num_usable_cores, int(idle() + 0.5)))
+    is_crowded = num_threads < hardware.num_usable_cores
+    if is_crowded:  # readings are short then, and threads cannot be compared
+        usual = tried[0]
+        tried = [
+            one
+            for one in tried
+            if (one.num_threads, one.max_ubatch) == (usual.num_threads, usual.max_ubatch)
+        ]
     with tempfile.TemporaryDirectory(prefix="innkeeper-") as folder:
         path = Path(folder) / "proxy.gguf"
-        try:
-            factor = write_proxy(header, path)
-        except UnsupportedModelError:
-            return None
-        if 2 * path.stat().st_size + _CHILD_BYTES > hardware.available_ram_bytes:
-            return None
-        found = _run_child(path, tried, seconds, stop or Event())
-    timings = [
-        Timing(settings, factor * times["read"], factor * times["write"])
-        for settings, times in zip(tried, found, strict=False)
-        if times and "write" in times
-    ]
-    if not timings or timings[0].settings != tried[0]:
+        factor = write_proxy(header, path)
+        needed = 2 * path.stat().st_size + _CHILD_BYTES
+        if needed > hardware.available_ram_bytes:
+            raise NotEnoughMemoryError(
+                f"measuring takes {format_bytes(needed)} of memory;"
+                f" {format_bytes(hardware.available_ram_bytes)} can be had",
+                hint="close other programs",
+            )
+        job = {
+            "path": str(path),
+            "settings": [asdict(one) for one in tried],
+            "seconds": seconds,
+            "num_threads": num_threads if is_crowded else None,
+            "read_weight": READ_PER_CHAT,
+            "write_weight": WRITTEN_PER_TURN,
+            "worth": WORTH_CHANGING,
+        }
+        rounds = _run_child(job, seconds + _START_SECONDS, stop or Event())
+    if rounds is None:
         return None
-    return Tuned(tuple(timings))
+    timings = timings_of(tried, rounds, factor)
+    if not timings:
+        raise BusyError(
+            f"too little could be measured in {seconds:.0f} s beside what else this computer does",
+            hint="try again when it rests, or for longer with --seconds",
+        )
+    return Tuned(timings, num_threads if is_crowded else None)
 
 
-def _run_child(
-    path: Path, tried: Sequence[CpuSettings], seconds: float, stop: Event
-) -> list[dict[str, float] | None]:
-    job = {"path": str(path), "seconds": seconds, "settings": [asdict(item) for item in tried]}
-    deadline = time.monotonic() + seconds + _CHILD_SECONDS
+Rounds = Sequence[Sequence[Sequence[float] | None]]
+"""By round and setting: seconds per token read, and per token written."""
+
+
+def timings_of(tried: Sequence[CpuSettings], rounds: Rounds, factor: float) -> tuple[Timing, ...]:
+    """Those that ran, the default first; nothing without enough rounds of the default.
+
+    The default's times are medians; the others' are its times by the medians of their ratios.
+    ``factor``: how many times longer the whole model takes.
+    """
+    defaults = [found[0] for found in rounds if found[0]]
+    if len(defaults) < _FEWEST_ROUNDS:
+        return ()
+    read, write = (factor * median(each[kind] for each in defaults) for kind in (0, 1))
+    timings = []
+    for number, settings in enumerate(tried):
+        both = [(found[number], found[0]) for found in rounds]
+        pairs = [(ours, theirs) for ours, theirs in both if ours and theirs]
+        reading = compare((ours[0], theirs[0]) for ours, theirs in pairs)
+        writing = compare((ours[1], theirs[1]) for ours, theirs in pairs)
+        chatting = compare((_chat_seconds(ours), _chat_seconds(theirs)) for ours, theirs in pairs)
+        if reading and writing and chatting:
+            noise = chatting.high / chatting.ratio - 1
+            if chatting.num_rounds < ENOUGH_ROUNDS:
+                noise = max(noise, 1.0)  # it has lost early, or hardly ran: no reason to choose it
+            timings.append(Timing(settings, read * reading.ratio, write * writing.ratio, noise))
+    return tuple(timings)
+
+
+def _chat_seconds(times: Sequence[float]) -> float:
+    return READ_PER_CHAT * times[0] + WRITTEN_PER_TURN * times[1]
+
+
+def _run_child(job: dict[str, object], most_seconds: float, stop: Event) -> Rounds | None:
+    """The rounds that were complete in time; None once ``stop`` is set."""
+    deadline = time.monotonic() + most_seconds
     with subprocess.Popen(
         [sys.executable, "-m", "innkeeper.planner.tune_run", json.dumps(job)],
         stdin=subprocess.DEVNULL,
@@ -163,15 +244,17 @@ def _run_child(
     ) as child:
         while not stop.is_set() and time.monotonic() < deadline:
             try:
-                output, _ = child.communicate(timeout=_POLL_SECONDS)
-                found: list[dict[str, float] | None] = json.loads(output or b"[]")
-                return found
+                return _parsed(child.communicate(timeout=_POLL_SECONDS)[0])
             except subprocess.TimeoutExpired:
                 continue
-            except ValueError:
-                return []
         child.kill()
-    return []
+        output, _ = child.communicate()
+    return None if stop.is_set() else _parsed(output)
+
+
+def _parsed(output: bytes) -> Rounds:
+    """Its lines but a last one that was cut short."""
+    return [json.loads(line) for line in output.splitlines(keepends=True) if line.endswith(b"\n")]
 
 
 def key(header: GgufHeader, hardware: Hardware) -> str:
@@ -190,27 +273,19 @@ def key(header: GgufHeader, hardware: Hardware) -> str:
     return "|".join(map(str, parts))
 
 
-def remembered(cache: Path, header: GgufHeader, hardware: Hardware) -> Tuned | None:
-    """What was measured before for this shape on this machine; None if nothing was."""
+def remembered(cache: Path, header: GgufHeader, hardware: Hardware) -> Tuned | NotMeasured | None:
+    """What was found before for this shape on this machine; None if nothing was."""
     entry = load_measured(cache).get(key(header, hardware))
     try:
-        timings = tuple(_timing(item) for item in entry) if isinstance(entry, list) else ()
-    except (KeyError, TypeError):
+        if isinstance(entry, dict) and "reason" in entry:
+            return msgspec.convert(entry, NotMeasured)
+        return msgspec.convert(entry, Tuned)
+    except msgspec.ValidationError:
         return None
-    return Tuned(timings) if timings else None
 
 
-def remember(cache: Path, header: GgufHeader, hardware: Hardware, tuned: Tuned) -> None:
-    """Keeps ``tuned`` in the JSON file ``cache``."""
-    rows = [asdict(timing) for timing in tuned.timings]
-    store_measured(cache, key(header, hardware), rows)
-
-
-def _timing(item: dict[str, object]) -> Timing:
-    settings = item["settings"]
-    if not isinstance(settings, dict):
-        raise TypeError
-    read, write = item["read_seconds"], item["write_seconds"]
-    if not isinstance(read, float) or not isinstance(write, float):
-        raise TypeError
-    return Timing(CpuSettings(**settings), read, write)
+def remember(
+    cache: Path, header: GgufHeader, hardware: Hardware, found: Tuned | NotMeasured
+) -> None:
+    """Keeps ``found`` in the JSON file ``cache``."""
+    store_measured(cache, key(header, hardware), asdict(found))

@@ -5,18 +5,18 @@ from collections.abc import Callable
 from pathlib import Path
 from threading import Event
 
-import psutil
 from msgspec.structs import replace
 
 from innkeeper.core import EngineConfig
-from innkeeper.errors import ModelFileError, NotFoundError
+from innkeeper.errors import BusyError, ModelFileError, NotEnoughMemoryError, NotFoundError
 from innkeeper.formats import gguf
 from innkeeper.formats.gguf_header import GgufHeader
-from innkeeper.planner.hardware import Hardware
+from innkeeper.planner.hardware import Hardware, idle_cores
 from innkeeper.planner.tune import (
     MIN_WEIGHTS_BYTES,
     SEARCH_SECONDS,
     CpuSettings,
+    NotMeasured,
     Tuned,
     remember,
     remembered,
@@ -28,15 +28,13 @@ logger = logging.getLogger(__name__)
 Measure = Callable[[GgufHeader, Hardware, Event], Tuned | None]
 Progress = Callable[[float, str], None]
 
-
-_BUSY_PERCENT = 40
-"""Of all cores, used by other programs: what is measured beside them is noise."""
-_LOOK_SECONDS = 0.2
+_MIN_IDLE = 0.6
+"""Share of the usable cores that must be idle: what is measured beside other programs is noisy."""
 
 
 def _measure(header: GgufHeader, hardware: Hardware, stop: Event) -> Tuned | None:
     """The search, unless other programs keep the CPU busy: then a later load does it."""
-    if psutil.cpu_percent(_LOOK_SECONDS) > _BUSY_PERCENT:
+    if idle_cores() < _MIN_IDLE * hardware.num_usable_cores:
         logger.info("the CPU is busy: the usual settings are taken, and nothing is measured")
         return None
     return tune(header, hardware, stop=stop)
@@ -52,10 +50,12 @@ class Tuning:
     def __call__(
         self, config: EngineConfig, hardware: Hardware, progress: Progress, stop: Event
     ) -> EngineConfig:
-        """``config`` with the fastest settings, and a note if they differ from the default.
+        """``config`` with the fastest settings, and a note if they differ from the default or could
+        not be measured.
 
         Measures (some ten seconds, less once ``stop`` is set) if this kind of model is new here and
-        large enough for that to pay. Never raises for a model that cannot be measured.
+        large enough for that to pay; a failure is remembered, too. Never raises for a model that
+        cannot be measured.
         """
         on_gpu = hardware.usable_gpus and config.num_gpu_layers != 0
         if config.backend != "llama_cpp" or config.pooling not in ("", "auto", "none") or on_gpu:
@@ -64,21 +64,27 @@ class Tuning:
             header = gguf.read_model(Path(config.path)).header
             found = self._found(header, hardware, progress, stop)
         except (ModelFileError, NotFoundError):
-            return config  # the load will say so
+            return config  # cannot be cut down, or the load will say why
+        if isinstance(found, NotMeasured):
+            note = f"the fastest settings are not known: {found.reason}; innkeeper tune tries again"
+            return replace(config, notes=(*config.notes, note))
         if found is not None:
             found = found.only(lambda settings: _agrees(config, hardware, settings))
         return config if found is None else _applied(config, found)
 
     def _found(
         self, header: GgufHeader, hardware: Hardware, progress: Progress, stop: Event
-    ) -> Tuned | None:
+    ) -> Tuned | NotMeasured | None:
         if header.tensor_bytes < MIN_WEIGHTS_BYTES or header.pooling:
             return None
-        known = remembered(self._cache, header, hardware)
-        if known is not None:
-            return known
+        found = remembered(self._cache, header, hardware)
+        if found is not None:
+            return found
         progress(0.0, f"measuring settings, once ({SEARCH_SECONDS:.0f} s)")
-        found = self._measure(header, hardware, stop)
+        try:
+            found = self._measure(header, hardware, stop)
+        except (BusyError, NotEnoughMemoryError) as error:
+            found = NotMeasured(error.message)
         if found is not None:
             remember(self._cache, header, hardware, found)
         return found

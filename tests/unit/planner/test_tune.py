@@ -1,9 +1,20 @@
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import pytest
 
-from innkeeper.planner.tune import CpuSettings, Timing, Tuned, candidates, key, remember, remembered
+from innkeeper.planner.tune import (
+    CpuSettings,
+    NotMeasured,
+    Timing,
+    Tuned,
+    candidates,
+    key,
+    remember,
+    remembered,
+    timings_of,
+)
 from tests.unit.planner.headers import LLAMA, header
 from tests.unit.planner.test_plan import MACHINE, seven_b
 
@@ -40,13 +51,65 @@ def test_small_gain_keeps_the_default(tmp_path: Path) -> None:
     clearly = Timing(CpuSettings(flash_attention=True, num_threads=4), 0.008, 0.020)
     remember(cache, seven_b(), MACHINE, Tuned((DEFAULT, slightly)))
     found = remembered(cache, seven_b(), MACHINE)
-    assert found is not None
+    assert isinstance(found, Tuned)
     assert (found.best, found.gain) == (DEFAULT, 1.0)
     remember(cache, seven_b(), MACHINE, Tuned((DEFAULT, clearly)))
     found = remembered(cache, seven_b(), MACHINE)
-    assert found is not None
+    assert isinstance(found, Tuned)
     assert found.best == clearly
     assert found.gain == pytest.approx(1.25)
+
+
+def test_gain_that_may_be_noise_keeps_the_default() -> None:
+    clearly = Timing(CpuSettings(flash_attention=True, num_threads=4), 0.008, 0.020, noise=0.1)
+    assert Tuned((DEFAULT, clearly)).best == clearly
+    assert Tuned((DEFAULT, replace(clearly, noise=0.3))).best == DEFAULT
+
+
+def noisy(random: Random, *costs: float, num_rounds: int) -> list[list[list[float]]]:
+    """Rounds in which every eighth measurement met another program, for up to ten times as long."""
+
+    def took(seconds: float) -> float:
+        stalled = random.random() < 0.125
+        return seconds * (random.uniform(1, 10) if stalled else random.uniform(1, 1.1))
+
+    return [[[took(cost), took(4 * cost)] for cost in costs] for _ in range(num_rounds)]
+
+
+SETTINGS = (DEFAULT.settings, PLAIN.settings)
+
+
+def test_stalls_of_other_programs_hide_no_large_gain() -> None:
+    random, found = Random(1), []
+    for _ in range(50):
+        timings = timings_of(SETTINGS, noisy(random, 0.010, 0.005, num_rounds=16), 1)
+        found.append(Tuned(timings).best.settings)
+    assert found.count(PLAIN.settings) >= 40
+
+
+def test_noise_alone_changes_nothing() -> None:
+    random, found = Random(2), []
+    for num_rounds in (3, 5, 8, 16) * 50:
+        timings = timings_of(SETTINGS, noisy(random, 0.010, 0.010, num_rounds=num_rounds), 1)
+        found.append(Tuned(timings).best.settings)
+    assert found.count(DEFAULT.settings) >= 0.95 * len(found)
+
+
+def test_too_few_rounds_are_no_result() -> None:
+    rounds = noisy(Random(3), 0.010, 0.005, num_rounds=2)
+    assert timings_of(SETTINGS, rounds, 1) == ()
+    third = [[0.010, 0.040], None]
+    [default, other] = timings_of(SETTINGS, [*rounds, third], 1)
+    assert other.noise >= 1
+    assert Tuned((default, other)).best == default
+
+
+def test_failure_is_remembered_with_its_reason(tmp_path: Path) -> None:
+    cache = tmp_path / "tune.json"
+    remember(cache, seven_b(), MACHINE, NotMeasured("no room"))
+    assert remembered(cache, seven_b(), MACHINE) == NotMeasured("no room")
+    remember(cache, seven_b(), MACHINE, TUNED)
+    assert remembered(cache, seven_b(), MACHINE) == TUNED
 
 
 def test_what_reads_faster_and_writes_slower_is_not_taken() -> None:

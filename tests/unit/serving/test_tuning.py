@@ -7,6 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from innkeeper.core import EngineConfig
+from innkeeper.errors import BusyError, InnkeeperError, NotEnoughMemoryError
 from innkeeper.formats.gguf_header import GgufHeader
 from innkeeper.planner import tune as planner_tune
 from innkeeper.planner.hardware import Hardware
@@ -60,6 +61,30 @@ def test_a_second_load_is_not_measured_again(config: EngineConfig, tmp_path: Pat
     first = tuned(config, measure, tmp_path / "t.json")
     assert tuned(config, measure, tmp_path / "t.json") == first
     assert measure.num_calls == 1
+
+
+@pytest.mark.parametrize("error", [BusyError("too noisy"), NotEnoughMemoryError("no room")])
+def test_a_search_that_failed_is_not_tried_at_each_load(
+    config: EngineConfig, tmp_path: Path, error: InnkeeperError
+) -> None:
+    calls = []
+
+    def fail(header: GgufHeader, hardware: Hardware, stop: Event) -> Tuned | None:
+        calls.append(header)
+        raise error
+
+    for _ in range(3):
+        found = Tuning(tmp_path / "t.json", fail)(config, MACHINE, lambda *_: None, Event())
+        assert error.message in found.notes[0] and "innkeeper tune" in found.notes[0]
+        assert replace(found, notes=()) == config
+    assert len(calls) == 1
+
+
+def test_a_search_that_was_stopped_is_tried_again(config: EngineConfig, tmp_path: Path) -> None:
+    measure = Measured()
+    for _ in range(2):
+        assert tuned(config, measure, tmp_path / "t.json") == config
+    assert measure.num_calls == 2
 
 
 def test_a_default_that_wins_changes_nothing(config: EngineConfig, tmp_path: Path) -> None:
