@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from innkeeper.api import tools
-from innkeeper.api.anthropic_fields import BODY, Call, parse
+from innkeeper.api.anthropic_fields import BODY, COUNT_BODY, Call, parse
 from innkeeper.api.openai import json_response
 from innkeeper.api.replies import collect, debug_of, json_bytes
 from innkeeper.api.stream import EventStream, read_json, unless_client_leaves
@@ -32,7 +32,9 @@ def router(generate: Generate) -> APIRouter:
             return EventStream(_events(call, generate), last=lambda body: _sse("error", body))
         return json_response(await unless_client_leaves(request.receive, _answer(call, generate)))
 
-    @routes.post("/v1/messages/count_tokens", summary="Number of tokens of a chat")
+    @routes.post(
+        "/v1/messages/count_tokens", summary="Number of tokens of a chat", openapi_extra=COUNT_BODY
+    )
     async def count(request: Request) -> Response:
         call = parse({"max_tokens": 1, **await read_json(request)})
         return json_response({"input_tokens": await num_chat_tokens(call.request, generate)})

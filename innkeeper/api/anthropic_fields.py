@@ -29,24 +29,23 @@ _TABLE = tuple(
     for field in fields.FIELDS
     if field.target not in ("n", "auto_max_new_tokens")
 )
-BODY = schema.body(
-    {
-        "messages": schema.plain("array", "objects with role and content"),
-        "max_tokens": schema.plain("integer", "most tokens of the reply"),
-        "system": {"description": "text, or a list of text blocks"},
-        "stop_sequences": schema.plain("array", "texts that end the reply"),
-        "stream": schema.plain("boolean", "answer with server-sent events"),
-        "tools": schema.plain("array", "objects with name and input_schema"),
-        "tool_choice": schema.plain("object", "type: auto, any, none, or tool and its name"),
-        "output_config": schema.plain("object", "format: a JSON schema; effort"),
-        "model": schema.plain("string", "a name of /v1/models, loaded if need be"),
-        "debug": schema.plain("boolean", "show the final prompt and its token ids in the answer"),
-        **schema.REASONING,
-        **schema.sampling(_TABLE),
-        **schema.reported(_OFF),
-    },
-    ("messages", "max_tokens"),
-)
+_FIELDS = {
+    "messages": schema.plain("array", "objects with role and content"),
+    "max_tokens": schema.plain("integer", "most tokens of the reply"),
+    "system": {"description": "text, or a list of text blocks"},
+    "stop_sequences": schema.plain("array", "texts that end the reply"),
+    "stream": schema.plain("boolean", "answer with server-sent events"),
+    "tools": schema.plain("array", "objects with name and input_schema"),
+    "tool_choice": schema.plain("object", "type: auto, any, none, or tool and its name"),
+    "output_config": schema.plain("object", "format: a JSON schema; effort"),
+    "model": schema.plain("string", "a name of /v1/models, loaded if need be"),
+    "debug": schema.plain("boolean", "show the final prompt and its token ids in the answer"),
+    **schema.REASONING,
+    **schema.sampling(_TABLE),
+    **schema.reported(_OFF),
+}
+BODY = schema.body(_FIELDS, ("messages", "max_tokens"))
+COUNT_BODY = schema.body(_FIELDS, ("messages",))
 _BLOCKS = "text tool_use tool_result thinking redacted_thinking".split()
 _CHOICES = {"auto": "auto", "any": "required", "tool": "required", "none": "none"}
 

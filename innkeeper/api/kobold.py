@@ -15,7 +15,7 @@ from fastapi import APIRouter, Request
 from msgspec import UNSET, Struct, UnsetType
 from starlette.responses import Response
 
-from innkeeper.api import kobold_fields, values
+from innkeeper.api import kobold_fields, schema, values
 from innkeeper.api.chat import content_logprobs
 from innkeeper.api.errors import NotSupportedError
 from innkeeper.api.jobs import Job, Jobs
@@ -39,6 +39,9 @@ _MAX_TEXT_CHARS = 16 * 1024 * 1024
 _FLAGS = (
     "protected txt2img vision audio transcribe multiplayer websearch tts embeddings savedata"
 ).split()
+_KEY_BODY = schema.body(
+    {"genkey": schema.plain("string", "the key that the reply was asked for with")}
+)
 _STOP_REASONS = {"length": 0, "stop": 1}
 _CUSTOM_STOP = 2
 
@@ -83,7 +86,12 @@ def _add_united(
         facts = models.facts
         return json_response({"result": f"koboldcpp/{facts.name}" if facts else "ReadOnly"})
 
-    @routes.put(f"{prefix}/model", summary="Load a model of the list", include_in_schema=shown)
+    @routes.put(
+        f"{prefix}/model",
+        summary="Load a model of the list",
+        include_in_schema=shown,
+        openapi_extra=schema.body({"model": schema.plain("string", "its name")}, ("model",)),
+    )
     async def load(request: Request) -> Response:
         name = values.text(1000)("model", (await read_json(request)).get("model"))
         await models.start_load(name.removeprefix("koboldcpp/")).wait()
@@ -140,12 +148,14 @@ def _add_generation(routes: APIRouter, generate: Generate, jobs: Jobs) -> None:
         return EventStream(_pieces(call, generate, jobs), last=_broken)
 
     @routes.get("/api/extra/generate/check", include_in_schema=False)
-    @routes.post("/api/extra/generate/check", summary="The reply so far")
+    @routes.post("/api/extra/generate/check", summary="The reply so far", openapi_extra=_KEY_BODY)
     async def check(request: Request) -> Response:
         job = jobs.find(await _key(request))
         return json_response({"results": [{"text": job.text if job else ""}]})
 
-    @routes.post("/api/extra/abort", summary="Stop the reply of a key, or all")
+    @routes.post(
+        "/api/extra/abort", summary="Stop the reply of a key, or all", openapi_extra=_KEY_BODY
+    )
     async def abort(request: Request) -> Response:
         key = await _key(request)
         running = jobs.running(key)
@@ -157,14 +167,28 @@ def _add_generation(routes: APIRouter, generate: Generate, jobs: Jobs) -> None:
         return json_response({"success": done, "done": done})
 
     @routes.get("/api/extra/last_logprobs", include_in_schema=False)
-    @routes.post("/api/extra/last_logprobs", summary="Log probabilities of the last reply")
+    @routes.post(
+        "/api/extra/last_logprobs",
+        summary="Log probabilities of the last reply",
+        openapi_extra=_KEY_BODY,
+    )
     async def last_logprobs(request: Request) -> Response:
         job = jobs.find(await _key(request))
         return json_response({"logprobs": _logprobs(job) if job else None})
 
 
 def _add_tokens(routes: APIRouter, generate: Generate) -> None:
-    @routes.post("/api/extra/tokencount", summary="Token ids of a text")
+    @routes.post(
+        "/api/extra/tokencount",
+        summary="Token ids of a text",
+        openapi_extra=schema.body(
+            {
+                "prompt": schema.plain("string", "the text"),
+                "special": schema.plain("boolean", "with BOS"),
+            },
+            ("prompt",),
+        ),
+    )
     async def count(request: Request) -> Response:
         body = await read_json(request)
         text = values.text(_MAX_TEXT_CHARS)("prompt", body.get("prompt"))
@@ -172,19 +196,27 @@ def _add_tokens(routes: APIRouter, generate: Generate) -> None:
         tokens = await generate.tokenize(text, add_special=special)
         return json_response({"value": len(tokens), "ids": tokens})
 
-    @routes.post("/api/extra/detokenize", summary="Text of token ids")
+    @routes.post(
+        "/api/extra/detokenize",
+        summary="Text of token ids",
+        openapi_extra=schema.body({"ids": schema.plain("array", "token ids")}, ("ids",)),
+    )
     async def detokenize(request: Request) -> Response:
         tokens = values.token_ids("ids", (await read_json(request)).get("ids"))
         return json_response({"result": await generate.detokenize(tokens), "success": True})
 
-    @routes.post("/api/extra/json_to_grammar", summary="A grammar for a JSON schema")
+    @routes.post(
+        "/api/extra/json_to_grammar",
+        summary="A grammar for a JSON schema",
+        openapi_extra=schema.body({"schema": schema.plain("object", "the schema")}),
+    )
     async def to_grammar(request: Request) -> Response:
         body = await read_json(request)
-        schema = body.get("schema", body)
-        if not isinstance(schema, dict):
-            raise values.refuse("schema", "a JSON schema", schema)
+        form = body.get("schema", body)
+        if not isinstance(form, dict):
+            raise values.refuse("schema", "a JSON schema", form)
         # ``grammar`` takes a schema's text as well, so nothing is lost by a translation.
-        return json_response({"result": json.dumps(schema), "success": True})
+        return json_response({"result": json.dumps(form), "success": True})
 
 
 def _add_facts(routes: APIRouter, models: Models, jobs: Jobs) -> None:

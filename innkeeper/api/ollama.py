@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request
 from msgspec import UNSET, Struct, UnsetType
 from starlette.responses import PlainTextResponse, Response
 
-from innkeeper.api import tools
+from innkeeper.api import schema, tools
 from innkeeper.api.chat import ChatLogprob, content_logprobs
 from innkeeper.api.ollama_fields import CHAT_BODY, TEXT_BODY, Call, model_name, parse
 from innkeeper.api.openai import json_response
@@ -32,6 +32,7 @@ _NDJSON = "application/x-ndjson"
 _NEVER_SECONDS = 1e9
 """No pings: an empty line would be no JSON."""
 _NEVER = "2318-01-01T00:00:00Z"
+_NAME_BODY = schema.body({"model": schema.plain("string", "a name of the list")}, ("model",))
 _NS_PER_MS = 1_000_000
 
 
@@ -101,7 +102,7 @@ def _add_models(routes: APIRouter, models: Models) -> None:
     async def ps() -> Response:
         return json_response({"models": [_loaded(each, models) for each in models.loaded]})
 
-    @routes.post("/api/show", summary="What a model is")
+    @routes.post("/api/show", summary="What a model is", openapi_extra=_NAME_BODY)
     async def show(request: Request) -> Response:
         entry = find(model_name(await read_json(request)), models)
         return json_response(_about(entry, models))

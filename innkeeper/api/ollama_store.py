@@ -37,6 +37,14 @@ _COPY_BODY = schema.body(
     },
     ("source", "destination"),
 )
+_CREATE_BODY = schema.body(
+    {
+        "model": schema.plain("string", "one more name"),
+        "from": schema.plain("string", "for this one of the list"),
+        "stream": schema.plain("boolean", "progress as lines of JSON; true unless it is said"),
+    },
+    ("model", "from"),
+)
 _NOT_MADE = (
     "files adapters template system license parameters messages quantize quantization"
     " modelfile renderer parser"
@@ -81,7 +89,7 @@ def _add_names(routes: APIRouter, collection: Collection, models: Models) -> Non
         await collection.link(source, _new_name(read("destination", body.get("destination"))))
         return Response()
 
-    @routes.post("/api/create", summary="One more name for a model", openapi_extra=_BODY)
+    @routes.post("/api/create", summary="One more name for a model", openapi_extra=_CREATE_BODY)
     async def create(request: Request) -> Response:
         body = await read_json(request)
         if unmade := [field for field in _NOT_MADE if body.get(field)]:

@@ -1,20 +1,24 @@
 """Random requests to every route: ``python -m tests.peers.fuzz 10000 [SEED]``.
 
-A right answer is one of the statuses that were designed, and a refusal for a body names a field.
-Anything else is printed, and the exit code is 1. The engine must be the same one at the end.
+A right answer is one of the statuses that were designed; a refusal has the shape of its dialect's
+errors, and one for a body names a field. Anything else is printed, and the exit code is 1. The
+engine must be the same one at the end.
 """
 
+import contextlib
 import json
 import random
+import re
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from innkeeper.api.dialects import dialect_of
 from innkeeper.api.fields import FIELDS, NOT_APPLIED
 from tests.unit.api.gateway import Gateway
 
@@ -22,6 +26,8 @@ DESIGNED = frozenset({200, 204, 400, 401, 403, 404, 405, 413, 422, 429, 501, 503
 """501 for what a dialect has and this server does not, 503 while nothing is loaded."""
 FIELDLESS = ("not valid JSON", "must be a JSON object", "nested too deeply", "not supported")
 _KEPT_OUT = ("/innkeeper/v1/load/events",)
+_NO_BODY = ("/health",)
+"""Where an error status is an ordinary answer."""
 _UNLOADING = ("keep_alive",)
 _GOOD: dict[str, Any] = {
     "prompt": "hi",
@@ -64,6 +70,13 @@ class Fuzzer:
             body["options"] = {"num_predict": 2, **body.get("options", {})}
         return method, path, json.dumps(body).encode()
 
+    def names_at(self, path: str, body: bytes) -> set[str]:
+        """The fields that ``path`` has, and those that ``body`` has."""
+        found = {name for _, other, names in self._routes if other == path for name in names}
+        with contextlib.suppress(ValueError):
+            found |= set(json.loads(body))
+        return found.union(self._names)
+
     def _value(self, depth: int = 0) -> Any:
         dice = self._dice
         plain = (None, True, False, 0, -1, 1, 2**31, 2**63, -(2**63), 10**40, 1e308, 5e-324)
@@ -96,19 +109,41 @@ def _routes(document: dict[str, Any]) -> Iterator[tuple[str, str, list[str]]]:
             yield method.upper(), plain, names
 
 
-def judge(answer: httpx.Response) -> str | None:
-    """What is wrong with an answer; None if nothing is."""
+def judge(answer: httpx.Response, path: str, names: Iterable[str]) -> str | None:
+    """What is wrong with an answer; None if nothing is. names: the fields of ``path``."""
     if answer.status_code not in DESIGNED:
         return f"status {answer.status_code}"
-    if answer.status_code != 400:
+    if answer.status_code < 400 or path in _NO_BODY:
         return None
-    message = answer.text
-    if any(words in message for words in FIELDLESS):
+    message = message_of(answer, path)
+    if message is None:
+        return "an error of another dialect's shape"
+    if answer.status_code not in (400, 422) or any(words in message for words in FIELDLESS):
         return None
-    found = answer.json()
-    error = found.get("error", found.get("detail")) if isinstance(found, dict) else None
-    if isinstance(error, dict) and "param" in error:
-        return None if error["param"] else "a refusal that names no field"
+    if dialect_of(path) == "openai":
+        return None if answer.json()["error"]["param"] else "a refusal that names no field"
+    named = set(re.findall(r"\w+", message)) & set(names)
+    return None if named else "a refusal that names no field"
+
+
+def message_of(answer: httpx.Response, path: str) -> str | None:
+    """The text of an error, if it has the shape of ``path``'s dialect."""
+    try:
+        match dialect_of(path), answer.json():
+            case "kobold", {"detail": {"msg": str(message), "type": str()}}:
+                return message
+            case "ollama", {"error": str(message)}:
+                return message
+            case "tabby", {"detail": str(message)}:
+                return message
+            case "anthropic", {"type": "error", "error": {"type": str(), "message": str(message)}}:
+                return message
+            case "llama.cpp", {"error": {"code": int(), "message": str(message), "type": str()}}:
+                return message
+            case "openai", {"error": {"message": str(message), "type": str(), "param": _}}:
+                return message
+    except ValueError:
+        pass
     return None
 
 
@@ -125,7 +160,7 @@ def run(count: int, seed: int, folder: Path) -> tuple[Counter[int], list[str]]:
                 continue
             answer = client.request(method, path, content=body)
             statuses[answer.status_code] += 1
-            if (problem := judge(answer)) is not None:
+            if (problem := judge(answer, path, fuzzer.names_at(path, body))) is not None:
                 wrong.append(f"{problem}: {method} {path} {body[:300]!r} -> {answer.text[:300]}")
         if gateway.models.link is not link or not (link and link.alive):
             wrong.append("the engine was restarted or replaced")
