@@ -5,7 +5,7 @@ import functools
 import os
 import socket
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,6 +27,7 @@ class Gateway:
     """Models, the app and uvicorn. Use as a context manager.
 
     options: of the fake backend; ``defaults`` replaces the whole of the engine's settings.
+    rules: what ``Models`` is made with beside them.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Gateway:
         max_queued: int = 64,
         limits: LinkLimits | None = None,
         hub: Hub | None = None,
+        rules: Mapping[str, Any] | None = None,
         **options: str,
     ) -> None:
         self._folder = folder
@@ -48,7 +50,8 @@ class Gateway:
         self._access = access
         self._max_queued = max_queued
         self._hub = hub or Hub(is_offline=True)
-        self._start = functools.partial(EngineLink.start, limits=limits)
+        start = functools.partial(EngineLink.start, limits=limits)
+        self._rules = {"start": start, "retry_seconds": (0.0,), **(rules or {})}
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
         self._ready = threading.Event()
         self._failure: BaseException | None = None
@@ -92,7 +95,7 @@ class Gateway:
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self.models = Models(self._folder, self._defaults, start=self._start, retry_seconds=(0.0,))
+        self.models = Models(self._folder, self._defaults, **self._rules)
         generate = Generate(self.models, max_queued=self._max_queued)
         collection = Collection(self.models, self._folder, open_hub=lambda _: self._hub)
         cards = Cards(self.characters)
