@@ -26,14 +26,16 @@ from innkeeper.api import (
     own,
     responses,
     tabby,
+    tabby_switches,
     tokens,
 )
+from innkeeper.api import loras as loras_api
 from innkeeper.api.docs import add_docs
 from innkeeper.api.errors import CatchAll, add_handlers
 from innkeeper.api.security import Access, Guard
 from innkeeper.api.standing import Standing
 from innkeeper.cards import Cards
-from innkeeper.serving import Collection, Embed, Generate, Models
+from innkeeper.serving import Collection, Embed, Generate, Loras, Models
 
 _ABOUT = (
     "A self-hosted LLM server that speaks the APIs of OpenAI, Oobabooga (text-generation-webui),"
@@ -49,12 +51,13 @@ def create_app(
     access: Access | None = None,
     *,
     cards: Cards | None = None,
+    loras: Loras | None = None,
 ) -> FastAPI:
     """Every dialect, ``/health``, ``/props`` and ``/docs``.
 
-    cards: the characters that a chat may name.
+    cards, loras: the characters and adapters that requests may name.
     """
-    standing = Standing(cards)
+    standing = Standing(models, cards)
     app = FastAPI(
         title="Innkeeper",
         version=__version__,
@@ -70,7 +73,9 @@ def create_app(
     app.include_router(llamacpp.router(generate))
     app.include_router(tokens.router(generate))
     app.include_router(anthropic.router(generate))
-    app.include_router(tabby.router(generate, models))
+    app.include_router(tabby.router(generate, models, collection, standing))
+    app.include_router(tabby_switches.router(models, standing))
+    app.include_router(loras_api.router(models, loras or Loras()))
     app.include_router(discovery.router())
     app.include_router(ollama.router(generate, models))
     app.include_router(ollama_store.router(collection, models))

@@ -26,7 +26,7 @@ _ROLES = {
 }
 _MAX_MESSAGES = 100_000
 _MAX_TOP_LOGPROBS = 100
-_MAX_TEMPLATE_CHARS = 256 * 1024
+MAX_TEMPLATE_CHARS = 256 * 1024
 _MAX_TEXT_CHARS = 64 * 1024 * 1024
 _KEPT = ("name", "tool_call_id", "reasoning_content")
 _TEMPLATE_NAMES = ("enable_thinking", "reasoning_effort", "preserve_thinking")
@@ -286,7 +286,7 @@ def _template(body: Mapping[str, Any]) -> tuple[str | None, tuple[str, ...]]:
 
     Raises: InvalidRequestError.
     """
-    read = values.text(_MAX_TEMPLATE_CHARS)
+    read = values.text(MAX_TEMPLATE_CHARS)
     for name in ("instruction_template_str", "chat_template"):
         if body.get(name):
             return str(read(name, body[name])), ()

@@ -151,14 +151,6 @@ def router(generate: Generate) -> APIRouter:
         call = chat.parse(await read_json(request))
         return json_response({"prompt": await generate.render(call.request)})
 
-    @routes.get("/lora-adapters", summary="The LoRA adapters that the model was loaded with")
-    async def adapters() -> Response:
-        facts = generate.models.facts
-        loras = facts.loras if facts else ()
-        return json_response(
-            [{"id": i, "path": each.path, "scale": each.scale} for i, each in enumerate(loras)]
-        )
-
     @routes.post("/infill", summary="Fill the gap in a text", openapi_extra=_INFILL_BODY)
     async def infill(request: Request) -> Response:
         body = await read_json(request)

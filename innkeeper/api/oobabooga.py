@@ -6,19 +6,20 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from innkeeper.api import completions, schema, values
+from innkeeper.api import schema, values
 from innkeeper.api.openai import json_response
-from innkeeper.api.standing import Standing
+from innkeeper.api.standing import Standing, Template, template
 from innkeeper.api.stream import read_json, unless_client_leaves
-from innkeeper.core import ModelFacts
 from innkeeper.errors import InvalidRequestError
-from innkeeper.serving import Generate, Models, Overrides
+from innkeeper.serving import Generate, Models, Overrides, lora_names
 
 _MAX_TEXT_CHARS = 16 * 1024 * 1024
 _MAX_TOP = 1000
 _read_text = values.text(_MAX_TEXT_CHARS)
 _KV_TYPES = frozenset("f32 f16 bf16 q8_0 q5_1 q5_0 q4_1 q4_0 iq4_nl".split())
 _TEXT_BODY = schema.body({"text": {"type": "string"}}, ("text",))
+_ALL_LAYERS = 10_000
+_SETTINGS = ("instruction_template", "instruction_template_str")
 _LOADERS = {"llama_cpp": "llama.cpp"}
 
 
@@ -27,7 +28,7 @@ def router(generate: Generate, models: Models, standing: Standing) -> APIRouter:
     routes = APIRouter(prefix="/v1/internal", tags=["Oobabooga"])
     _add_tokens(routes, generate)
     _add_generation(routes, generate, standing)
-    _add_models(routes, models)
+    _add_models(routes, models, standing)
     return routes
 
 
@@ -76,7 +77,7 @@ def _add_generation(routes: APIRouter, generate: Generate, standing: Standing) -
     async def logits(request: Request) -> Response:
         body = await read_json(request)
         probe = generate.probe(
-            completions.parse(body).requests[0],
+            standing.completion(body).requests[0],
             use_samplers=values.flag("use_samplers", body.get("use_samplers") or False),
             top=values.integer(1, _MAX_TOP)("top_logits", body.get("top_logits", 50)),
         )
@@ -103,7 +104,7 @@ def _add_generation(routes: APIRouter, generate: Generate, standing: Standing) -
         if body.get("messages"):
             wanted = standing.chat(body).request
         else:
-            wanted = completions.parse(body).requests[0]
+            wanted = standing.completion(body).requests[0]
         top = values.integer(1, _MAX_TOP)("top_logits", body.get("top_logits", 10))
         trace = generate.trace(wanted, top=top)
         return json_response(
@@ -132,7 +133,7 @@ def _add_generation(routes: APIRouter, generate: Generate, standing: Standing) -
         return json_response("OK")
 
 
-def _add_models(routes: APIRouter, models: Models) -> None:
+def _add_models(routes: APIRouter, models: Models, standing: Standing) -> None:
     @routes.get("/health", summary="Whether the server answers")
     async def health() -> Response:
         return json_response({"status": "ok"})
@@ -153,13 +154,22 @@ def _add_models(routes: APIRouter, models: Models) -> None:
         "/model/load",
         summary="Load a model of the list; answers when it is ready",
         openapi_extra=schema.body(
-            {"model_name": {"type": "string"}, "args": {"type": "object"}}, ("model_name",)
+            {
+                "model_name": schema.plain("string", "a name of the list"),
+                "args": schema.plain("object", "loader arguments, such as ctx_size"),
+                "instruction_template": schema.plain("string", "an instruct format's name"),
+                "instruction_template_str": schema.plain("string", "a chat template"),
+            },
+            ("model_name",),
         ),
     )
     async def load(request: Request) -> Response:
         body = await read_json(request)
         name = values.text(1000)("model_name", _required(body, "model_name"))
-        await models.start_load(name, overrides(body.get("args") or {})).wait()
+        chosen = _template(body)
+        job = models.start_load(name, overrides(body.get("args") or {}))
+        standing.set_template_after(job, chosen)
+        await job.wait()
         return json_response("OK")
 
     @routes.post("/model/unload", summary="Unload the model")
@@ -167,13 +177,16 @@ def _add_models(routes: APIRouter, models: Models) -> None:
         await models.unload()
         return json_response("OK")
 
-    @routes.get("/lora/list", summary="The LoRA adapters that the model was loaded with")
-    async def loras() -> Response:
-        return json_response({"lora_names": lora_names(models.facts)})
 
+def _template(body: Mapping[str, Any]) -> Template | None:
+    """The template that a load asks for, also in ``settings``, as earlier versions had it.
 
-def lora_names(facts: ModelFacts | None) -> list[str]:
-    return [each.path.removesuffix(".gguf") for each in facts.loras] if facts else []
+    Raises: InvalidRequestError for settings that there are none of.
+    """
+    settings = body.get("settings") or {}
+    if not isinstance(settings, dict) or set(settings) - set(_SETTINGS):
+        raise values.refuse("settings", "an object of " + ", ".join(_SETTINGS), settings)
+    return template(*(body.get(field) or settings.get(field) for field in _SETTINGS))
 
 
 def _required(body: Mapping[str, Any], name: str) -> Any:
@@ -189,6 +202,22 @@ def _kv_type(field: str, value: Any) -> str:
     return str(name)
 
 
+def _shares(field: str, value: Any) -> tuple[float, ...]:
+    items = value.split(",") if isinstance(value, str) else value
+    if not isinstance(items, list):
+        raise values.refuse(field, 'shares of the GPUs, such as "60,40"', value)
+    read = values.number(0, 1e6)
+    return tuple(read(field, item) for item in items)
+
+
+def _not(field: str, value: Any) -> bool:
+    return not values.flag(field, value)
+
+
+def _all_or_auto(field: str, value: Any) -> int:
+    return _ALL_LAYERS if values.flag(field, value) else -1
+
+
 _ARGS: tuple[tuple[str, str, values.Reader], ...] = (
     ("ctx_size n_ctx max_seq_len", "num_ctx", values.integer(16, 1 << 24)),
     ("gpu_layers n_gpu_layers", "num_gpu_layers", values.integer(-1, 10_000)),
@@ -197,6 +226,10 @@ _ARGS: tuple[tuple[str, str, values.Reader], ...] = (
     ("ubatch_size", "max_ubatch", values.integer(1, 1 << 16)),
     ("cache_type cache_type_k", "kv_type_k", _kv_type),
     ("cache_type cache_type_v", "kv_type_v", _kv_type),
+    ("tensor_split", "tensor_split", _shares),
+    ("cpu_moe", "num_cpu_experts", _all_or_auto),
+    ("no_mmap", "mmap", _not),
+    ("mlock", "mlock", values.flag),
 )
 """Loader arguments by Oobabooga's names. Others are ignored; none can run code."""
 

@@ -45,7 +45,7 @@ def router(generate: Generate, models: Models, standing: Standing) -> APIRouter:
 
     @routes.post("/v1/completions", summary="Continue a text", openapi_extra=schema.COMPLETION_BODY)
     async def complete(request: Request) -> Response:
-        call = completions.parse(await read_json(request))
+        call = standing.completion(await read_json(request))
         if call.stream:
             return EventStream(completions.stream(call, generate))
         answer = completions.answer(call, generate)

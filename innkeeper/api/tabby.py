@@ -1,53 +1,63 @@
-"""TabbyAPI's own routes: the model, loading with progress, tokens, keys, templates.
+"""TabbyAPI's own routes: the model, loading with progress, tokens, keys, downloads.
 
 Its completions and chats are OpenAI's, with the field names that are understood there.
 """
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from innkeeper.api import chat, requests, schema, values
-from innkeeper.api.errors import NotSupportedError
+from innkeeper.api import requests, schema, values
 from innkeeper.api.oobabooga import overrides
 from innkeeper.api.openai import json_response, known_models
 from innkeeper.api.replies import json_bytes
 from innkeeper.api.security import SCOPE_KEY
-from innkeeper.api.stream import EventStream, event, read_json
+from innkeeper.api.standing import Standing, template
+from innkeeper.api.stream import EventStream, event, read_json, unless_client_leaves
+from innkeeper.api.tabby_switches import template_name
 from innkeeper.core import ModelFacts
-from innkeeper.errors import NoModelError
+from innkeeper.errors import NoModelError, NotFoundError
 from innkeeper.prompt import CHATML
-from innkeeper.serving import Generate, LoadJob, Models, Overrides
+from innkeeper.serving import Collection, Generate, LoadJob, Models, Overrides, Wanted
+from innkeeper.serving.names import bare, match
 
 _MAX_TEXT_CHARS = 16 * 1024 * 1024
 _NUM_MODULES = 100
-_MISSING = ("lora/load", "lora/unload", "download", "template/switch", "template/unload")
+_LOAD_FIELDS = (
+    "model_name name max_seq_len max_batch_size cache_mode prompt_template skip_queue backend"
+    " output_chunking gpu_split gpu_split_auto"
+).split()
+"""Those that are applied, and those that change nothing here."""
+_DOWNLOAD_FIELDS = "repo_id repo_type revision token include exclude chunk_limit timeout".split()
+_read_patterns = values.texts(100, 1000)
 
 
-def router(generate: Generate, models: Models) -> APIRouter:
-    """``/v1/model``, ``/v1/token``, ``/v1/auth``, ``/v1/template`` and empty lists beside them."""
+def router(
+    generate: Generate, models: Models, collection: Collection, standing: Standing
+) -> APIRouter:
+    """``/v1/model``, ``/v1/token``, ``/v1/auth`` and ``/v1/download``."""
     routes = APIRouter(prefix="/v1", tags=["TabbyAPI"])
-    _add_models(routes, models)
-    _add_tokens(routes, generate)
-    _add_lists(routes, models)
-    for path in _MISSING:
-        _add_missing(routes, path)
+    _add_models(routes, models, standing)
+    _add_tokens(routes, generate, standing)
+    _add_lists(routes)
+    _add_embedding(routes, models)
+    _add_download(routes, collection)
     return routes
 
 
-def _add_models(routes: APIRouter, models: Models) -> None:
+def _add_models(routes: APIRouter, models: Models, standing: Standing) -> None:
     @routes.get("/model", summary="The loaded model")
     async def model() -> Response:
         if models.facts is None:
             raise NoModelError("no model is loaded", hint="load one first")
-        return json_response(_card(models.facts.name, models.facts))
+        return json_response(_card(models.facts.name, models.facts, standing))
 
     @routes.get("/model/list", summary="Models that can be loaded")
     async def names() -> Response:
-        cards = [_card(name, facts) for name, facts in known_models(models).items()]
+        cards = [_card(name, facts, standing) for name, facts in known_models(models).items()]
         return json_response({"object": "list", "data": cards})
 
     @routes.post(
@@ -59,6 +69,7 @@ def _add_models(routes: APIRouter, models: Models) -> None:
                 "max_seq_len": schema.plain("integer", "context size"),
                 "max_batch_size": schema.plain("integer", "replies at the same time"),
                 "cache_mode": schema.plain("string", "number type of the cache"),
+                "prompt_template": schema.plain("string", "a name of the templates' list"),
             },
             ("model_name",),
         ),
@@ -66,8 +77,10 @@ def _add_models(routes: APIRouter, models: Models) -> None:
     async def load(request: Request) -> Response:
         body = await read_json(request)
         name = values.text(1000)("model_name", body.get("model_name") or body.get("name"))
+        chosen = template(body.get("prompt_template"))
         job = models.start_load(name, _overrides(body))
-        return EventStream(_progress(job), last=_broken)
+        standing.set_template_after(job, chosen)
+        return EventStream(_progress(job, _not_applied(body)), last=_broken)
 
     @routes.post("/model/unload", summary="Unload the model")
     async def unload() -> Response:
@@ -75,7 +88,7 @@ def _add_models(routes: APIRouter, models: Models) -> None:
         return json_response(None)
 
 
-def _add_tokens(routes: APIRouter, generate: Generate) -> None:
+def _add_tokens(routes: APIRouter, generate: Generate, standing: Standing) -> None:
     @routes.post(
         "/token/encode",
         summary="Token ids of a text or a chat",
@@ -85,7 +98,7 @@ def _add_tokens(routes: APIRouter, generate: Generate) -> None:
         body = await read_json(request)
         text = body.get("text")
         if isinstance(text, list):
-            text = await generate.render(chat.parse({**body, "messages": text}).request)
+            text = await generate.render(standing.chat({**body, "messages": text}).request)
         tokens = await generate.tokenize(
             values.text(_MAX_TEXT_CHARS)("text", text),
             model=requests.model(body),
@@ -106,39 +119,98 @@ def _add_tokens(routes: APIRouter, generate: Generate) -> None:
         return json_response({"text": await generate.detokenize(tokens)})
 
 
-def _add_lists(routes: APIRouter, models: Models) -> None:
+def _add_lists(routes: APIRouter) -> None:
     @routes.get("/auth/permission", summary="What the key of this request allows")
     async def permission(request: Request) -> Response:
         is_low = request.scope.get(SCOPE_KEY) == "chat"
         return json_response({"permission": "api" if is_low else "admin"})
 
-    @routes.get("/template/list", summary="Chat templates: the model's own")
-    @routes.get("/templates", include_in_schema=False)
-    async def templates() -> Response:
-        has_one = models.facts is not None and models.facts.chat_template is not None
-        return json_response({"object": "list", "data": ["from_model"] if has_one else ["chatml"]})
-
     @routes.get("/model/draft/list", include_in_schema=False)
-    @routes.get("/model/embedding/list", include_in_schema=False)
-    @routes.get("/lora/list", include_in_schema=False)
-    @routes.get("/loras", include_in_schema=False)
-    @routes.get("/lora", include_in_schema=False)
     async def nothing() -> Response:
         return json_response({"object": "list", "data": []})
 
-    @routes.get("/sampling/overrides", include_in_schema=False)
-    @routes.get("/sampling/override/list", include_in_schema=False)
-    async def sampling() -> Response:
-        return json_response({"selected_preset": None, "overrides": {}, "presets": []})
+
+def _add_embedding(routes: APIRouter, models: Models) -> None:
+    @routes.get("/model/embedding", include_in_schema=False)
+    @routes.get("/model/embedding/list", include_in_schema=False)
+    async def embedders() -> Response:
+        names = [each.name for each in models.loaded if each.facts.pooling]
+        cards = [{"id": name, "object": "model", "owned_by": "tabbyAPI"} for name in names]
+        return json_response({"object": "list", "data": cards})
+
+    @routes.post(
+        "/model/embedding/load",
+        summary="Load an embedding model beside the others",
+        openapi_extra=schema.body(
+            {"embedding_model_name": schema.plain("string", "a name of the list")},
+            ("embedding_model_name",),
+        ),
+    )
+    async def load(request: Request) -> Response:
+        field = "embedding_model_name"
+        name = values.text(1000)(field, (await read_json(request)).get(field))
+        if (found := match(bare(name), known_models(models))) is None:
+            raise NotFoundError(
+                f"there is no model {name[:80]!r} here",
+                field=field,
+                hint="GET /v1/model/list lists what there is",
+            )
+        await models.engine(found)
+        step = {"model_type": "embedding_model", "module": 1, "modules": 1, "status": "finished"}
+        return json_response(step)
+
+    @routes.post("/model/embedding/unload", summary="Unload the embedding models")
+    async def unload() -> Response:
+        for each in models.loaded:
+            if each.facts.pooling:
+                await models.unload(each.name)
+        return json_response(None)
 
 
-def _add_missing(routes: APIRouter, path: str) -> None:
-    @routes.post(f"/{path}", include_in_schema=False)
-    async def missing() -> Response:
-        raise NotSupportedError(f"/v1/{path} is not supported by this server")
+def _add_download(routes: APIRouter, collection: Collection) -> None:
+    @routes.post(
+        "/download",
+        summary="Download a model of the Hugging Face hub; answers when it is here",
+        openapi_extra=schema.body(
+            {
+                "repo_id": schema.plain("string", "org/name, or org/name:quant"),
+                "revision": schema.plain("string", "a branch, tag or commit"),
+                "include": schema.plain("array", "patterns of file names, such as *Q4_K_M*"),
+                "exclude": schema.plain("array", "the same, to leave out"),
+                "token": schema.plain("string", "an access token for this download"),
+            },
+            ("repo_id",),
+        ),
+    )
+    async def download(request: Request) -> Response:
+        body = await read_json(request)
+        pulling = collection.pull(_wanted(body)).wait()
+        name = await unless_client_leaves(request.receive, pulling)
+        warnings = [f"not applied: {key}" for key in body if key not in _DOWNLOAD_FIELDS]
+        return json_response({"download_path": name, "warnings": warnings})
 
 
-def _card(name: str, facts: ModelFacts | None) -> dict[str, Any]:
+def _wanted(body: Mapping[str, Any]) -> Wanted:
+    """Raises: InvalidRequestError."""
+    read = values.text(1000)
+    if body.get("repo_type") not in (None, "", "model"):
+        raise values.refuse("repo_type", "model", body["repo_type"])
+    revision, token = (
+        read(name, body[name]) if body.get(name) else None for name in ("revision", "token")
+    )
+    include, exclude = (
+        _read_patterns(name, body.get(name) or []) for name in ("include", "exclude")
+    )
+    return Wanted(
+        address=read("repo_id", body.get("repo_id")),
+        revision=revision,
+        include=() if include == ("*",) else include,
+        exclude=exclude,
+        token=token,
+    )
+
+
+def _card(name: str, facts: ModelFacts | None, standing: Standing) -> dict[str, Any]:
     card: dict[str, Any] = {"id": name, "object": "model", "created": 0, "owned_by": "tabbyAPI"}
     if facts is None:
         return card
@@ -149,7 +221,7 @@ def _card(name: str, facts: ModelFacts | None) -> dict[str, Any]:
             "cache_size": facts.num_pool,
             "cache_mode": "FP16",
             "max_batch_size": facts.max_sequences,
-            "prompt_template": "from_model" if facts.chat_template else "chatml",
+            "prompt_template": template_name(facts, standing),
             "prompt_template_content": facts.chat_template or CHATML,
             "use_vision": False,
             "draft": None,
@@ -162,18 +234,26 @@ def _overrides(body: Mapping[str, Any]) -> Overrides:
     cache = body.get("cache_mode")
     if isinstance(cache, str):
         cache = {"FP16": "f16", "Q8": "q8_0", "Q4": "q4_0"}.get(cache.upper(), cache)
-    names = {"max_seq_len": "max_seq_len", "parallel": "max_batch_size"}
+    names = {
+        "max_seq_len": "max_seq_len",
+        "parallel": "max_batch_size",
+        "tensor_split": "gpu_split",
+    }
     arguments = {ours: body.get(theirs) for ours, theirs in names.items()}
     return overrides({**arguments, "cache_type": cache}, prefix="")
 
 
-async def _progress(job: LoadJob) -> AsyncGenerator[bytes, None]:
+def _not_applied(body: Mapping[str, Any]) -> list[str]:
+    return [f"not applied: {name}" for name in body if body[name] and name not in _LOAD_FIELDS]
+
+
+async def _progress(job: LoadJob, warnings: Sequence[str]) -> AsyncGenerator[bytes, None]:
     """One event for each hundredth, and one at the end. Raises: what the load failed with."""
     async for state in job.watch():
         if state.status == "running":
             yield _step(round(state.fraction * _NUM_MODULES), "processing")
     await job.wait()
-    yield _step(_NUM_MODULES, "finished")
+    yield _step(_NUM_MODULES, "finished", warnings=warnings)
 
 
 def _broken(error_body: bytes) -> bytes:
@@ -182,6 +262,6 @@ def _broken(error_body: bytes) -> bytes:
     return event(json_bytes({"error": {"message": message, "trace": ""}}))
 
 
-def _step(number: int, status: str) -> bytes:
+def _step(number: int, status: str, warnings: Sequence[str] = ()) -> bytes:
     step = {"model_type": "model", "module": number, "modules": _NUM_MODULES, "status": status}
-    return event(json_bytes(step))
+    return event(json_bytes({**step, **({"warnings": warnings} if warnings else {})}))

@@ -19,6 +19,7 @@ class Home:
         self.root = root
         self.models = root / "models"
         self.characters = root / "characters"
+        self.loras = root / "loras"
         self.logs = root / "logs"
         self.cache = root / "cache"
         self.tuning = self.cache / "tuning.json"
@@ -28,7 +29,7 @@ class Home:
     def prepare(self) -> None:
         """Makes the folders. Raises: StartError if that is not allowed."""
         try:
-            for folder in (self.models, self.characters, self.logs, self.cache):
+            for folder in (self.models, self.characters, self.loras, self.logs, self.cache):
                 folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StartError(

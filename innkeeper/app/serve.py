@@ -27,6 +27,7 @@ from innkeeper.serving import (
     KeepRules,
     LoadJob,
     LoadState,
+    Loras,
     Models,
 )
 from innkeeper.serving.tuning import Tuning
@@ -102,7 +103,14 @@ async def _serve(settings: Settings, home: Home, model_path: Path, screen: Scree
         access = _access(settings, places)
         collection = _make_collection(settings, home, models)
         stack.push_async_callback(collection.close)
-        api = create_app(generate, models, collection, access, cards=Cards(home.characters))
+        api = create_app(
+            generate,
+            models,
+            collection,
+            access,
+            cards=Cards(home.characters),
+            loras=Loras(home.loras),
+        )
         for door in doors.api:
             await servers.start(api, door)
         if doors.ui is not None:

@@ -17,10 +17,11 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
-from innkeeper.core import EngineConfig, ModelFacts
+from innkeeper.core import EngineConfig, LoraAdapter, ModelFacts
 from innkeeper.engine.runner import Logits, ProgressCallback, Row, State
 from innkeeper.errors import EngineError, EngineLoadError
 
@@ -262,5 +263,6 @@ def _facts(config: EngineConfig) -> ModelFacts:
         max_token_bytes=1,
         chat_template=config.options.get("chat_template"),
         pooling=config.pooling,
+        loras=tuple(LoraAdapter(Path(e.path).name, e.scale) for e in config.loras),
         fill_ids=(1, 2, 3) if "fill" in config.options else None,
     )

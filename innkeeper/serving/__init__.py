@@ -23,6 +23,7 @@ from innkeeper.serving.engine_settings import EngineDefaults, Overrides
 from innkeeper.serving.generate import Generate
 from innkeeper.serving.jobs import LoadJob, LoadState
 from innkeeper.serving.loaded import LoadedModel
+from innkeeper.serving.loras import Loras, lora_names
 from innkeeper.serving.models import KeepRules, Models
 from innkeeper.serving.names import ModelEntry
 
@@ -36,10 +37,12 @@ __all__ = [
     "LoadJob",
     "LoadState",
     "LoadedModel",
+    "Loras",
     "ModelEntry",
     "Models",
     "Overrides",
     "PullJob",
     "PullState",
     "Wanted",
+    "lora_names",
 ]

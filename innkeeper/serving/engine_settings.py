@@ -63,3 +63,7 @@ class Overrides(Struct, frozen=True, kw_only=True):
     num_threads: int | None = None
     max_ubatch: int | None = None
     flash_attention: bool | None = None
+    num_cpu_experts: int | None = None
+    tensor_split: tuple[float, ...] | None = None
+    mmap: bool | None = None
+    mlock: bool | None = None

@@ -7,7 +7,9 @@ import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from innkeeper.core import EngineConfig, ModelFacts
@@ -224,6 +226,19 @@ class Models:
         """
         return self._by_hand(self._shelf.choose(path, overrides))
 
+    def start_reload(self, **changes: Any) -> LoadJob:
+        """Loads the current model again, with some of ``EngineConfig``'s attributes changed.
+
+        Raises: NoModelError; BusyError during another load.
+        """
+        return self._by_hand(msgspec.structs.replace(self.current_config(), **changes))
+
+    def current_config(self) -> EngineConfig:
+        """What the current model was asked to be loaded with. Raises: NoModelError."""
+        if self._current is None:
+            raise _no_model()
+        return self._shelf.config(self._current.name)
+
     async def unload(self, name: str | None = None) -> None:
         """Ends the engine of ``name``, or of every model; their replies end as crashed. Nothing
         loaded is fine."""
@@ -267,7 +282,6 @@ class Models:
             if load.job.running:
                 name = load.job.state.name
                 raise BusyError(f"{name} is being loaded", hint="wait until it is ready")
-        self._shelf.remember(config)
         return self._begin(config, by_hand=True).job
 
     # --- the load itself --------------------------------------------------------------------------
@@ -278,7 +292,10 @@ class Models:
 
         async def work() -> ModelFacts:
             async with self._swap_lock:
-                return await self._bring(config, load, by_hand=by_hand)
+                facts = await self._bring(config, load, by_hand=by_hand)
+            if by_hand:
+                self._shelf.remember(config)
+            return facts
 
         def forget() -> None:
             if self._loads.get(config.name) is load:

@@ -18,7 +18,7 @@ from innkeeper.core import EngineStats
 from innkeeper.enginelink import EngineLink, LinkLimits
 from innkeeper.errors import InnkeeperError
 from innkeeper.hub.client import Hub
-from innkeeper.serving import Collection, EngineDefaults, Generate, Models
+from innkeeper.serving import Collection, EngineDefaults, Generate, Loras, Models
 
 T = TypeVar("T")
 
@@ -99,7 +99,8 @@ class Gateway:
         generate = Generate(self.models, max_queued=self._max_queued)
         collection = Collection(self.models, self._folder, open_hub=lambda _: self._hub)
         cards = Cards(self.characters)
-        app = create_app(generate, self.models, collection, self._access, cards=cards)
+        loras = Loras(self._folder / "loras")
+        app = create_app(generate, self.models, collection, self._access, cards=cards, loras=loras)
         # asyncio turns the delay of small packets off only where the protocol is named
         door = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         door.bind(("127.0.0.1", 0))
