@@ -1,14 +1,17 @@
 """How the server is doing, in llama-server's words: health, properties, slots, counters."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from innkeeper import __version__
+from innkeeper.api import schema, values
 from innkeeper.api.errors import NotSupportedError
 from innkeeper.api.openai import json_response
+from innkeeper.api.stream import read_json
 from innkeeper.core import EngineStats, ModelFacts, SamplingParams
 from innkeeper.errors import NoModelError
 from innkeeper.prompt import CHATML
@@ -16,6 +19,9 @@ from innkeeper.serving import Models
 
 _CHATML = "{#- <|im_start|>user -#}" + CHATML
 """SillyTavern tells ChatML by this text, which only a comment of a general template can hold."""
+
+
+_SLOT_ACTIONS = ("save", "restore", "erase")
 
 
 def router(models: Models) -> APIRouter:
@@ -43,9 +49,15 @@ def router(models: Models) -> APIRouter:
             raise NoModelError("no model is loaded", hint="load one first")
         return json_response(_slots(models.facts, models.link.stats if models.link else None))
 
-    @routes.post("/slots/{slot_id}", include_in_schema=False)
-    async def change_slot(slot_id: str) -> Response:
-        raise NotSupportedError("slots cannot be saved, restored or erased on this server")
+    @routes.post(
+        "/slots/{slot_id}",
+        summary="Save the chat that was read last but slot_id, restore it, or erase it",
+        openapi_extra=schema.body({"filename": schema.plain("string", "a name, not a path")}),
+    )
+    async def change_slot(slot_id: str, request: Request, action: str = "") -> Response:
+        slot = values.integer(0, 1000)("id_slot", slot_id)
+        body = await read_json(request, may_be_empty=True)
+        return json_response(await _change_slot(models, slot, action, body))
 
     @routes.get("/metrics", summary="Counters, for Prometheus")
     async def metrics() -> Response:
@@ -98,6 +110,30 @@ def _slots(facts: ModelFacts, stats: EngineStats | None) -> list[dict[str, Any]]
         }
         for number in range(facts.max_sequences)
     ]
+
+
+async def _change_slot(
+    models: Models, slot: int, action: str, body: Mapping[str, Any]
+) -> dict[str, Any]:
+    """In llama-server's words. Raises: InvalidRequestError, NotFoundError, NotSupportedError."""
+    if action not in _SLOT_ACTIONS:
+        raise values.refuse("action", "one of " + ", ".join(_SLOT_ACTIONS), action)
+    link = await models.engine()
+    if action == "erase":
+        erased = await link.change_slot("erase", slot)
+        return {"id_slot": slot, "n_erased": erased.num_tokens}
+    if not models.current_config().cache_folder:
+        raise NotSupportedError("this server has no folder to save chats in")
+    name = values.text(1000)("filename", body.get("filename"))
+    if action == "save":
+        saved = await link.change_slot("save", slot, name)
+        counts = {"n_saved": saved.num_tokens, "n_written": saved.num_bytes}
+        timings = {"save_ms": saved.milliseconds}
+    else:
+        read = await link.change_slot("restore", slot, name)
+        counts = {"n_restored": read.num_tokens, "n_read": read.num_bytes}
+        timings = {"restore_ms": read.milliseconds}
+    return {"id_slot": slot, "filename": name, **counts, "timings": timings}
 
 
 def _metrics(stats: EngineStats | None) -> str:

@@ -5,7 +5,7 @@ engine's stdin and reads its stdout; nothing else ever touches the two.
 """
 
 import struct
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import msgspec
 from msgspec import Struct
@@ -96,13 +96,25 @@ class Embed(Struct, frozen=True, tag=True):
     """To a length of 1."""
 
 
+class ChangeSlot(Struct, frozen=True, tag=True):
+    """Save, restore or erase what the cache holds of a chat. Answered by ``SlotChanged`` or
+    ``Failed``."""
+
+    id: int
+    action: Literal["save", "restore", "erase"]
+    slot: int
+    """Counts idle chats, the most recently used one first."""
+    name: str = ""
+    """Of what is saved or restored; never a path."""
+
+
 class Ping(Struct, frozen=True, tag=True):
     """Answered by ``Pong`` from outside the generation loop."""
 
     id: int
 
 
-ToEngine = Load | Submit | Cancel | Tokenize | Detokenize | Probe | Embed | Ping
+ToEngine = Load | Submit | Cancel | Tokenize | Detokenize | Probe | Embed | ChangeSlot | Ping
 
 
 # --- engine -> gateway ---------------------------------------------------------------------------
@@ -202,6 +214,15 @@ class Vectors(Struct, frozen=True, tag=True):
     num_tokens: int
 
 
+class SlotChanged(Struct, frozen=True, tag=True):
+    """``num_bytes`` were written or read."""
+
+    id: int
+    num_tokens: int
+    num_bytes: int
+    milliseconds: float
+
+
 class Pong(Struct, frozen=True, tag=True):
     id: int
     stats: EngineStats
@@ -218,6 +239,7 @@ FromEngine = (
     | Text
     | Probabilities
     | Vectors
+    | SlotChanged
     | Pong
 )
 

@@ -22,6 +22,7 @@ import msgspec
 from innkeeper.core import EngineConfig
 from innkeeper.core.frames import (
     Cancel,
+    ChangeSlot,
     Detokenize,
     Embed,
     ErrorInfo,
@@ -116,6 +117,7 @@ def _engine(runner: Runner | Embedder, config: EngineConfig, writer: FrameWriter
         kv_reuse=config.kv_reuse,
         idle_refresh=config.idle_refresh,
         tiers=_make_tiers(config, cast(Runner, runner)),
+        sessions_folder=Path(config.cache_folder, "sessions") if config.cache_folder else None,
     )
 
 
@@ -221,7 +223,7 @@ class _Preparer(threading.Thread):
             failure = EngineError("the tokenizer failed; the engine's log says why")
             self._writer.write([Failed(frame.id, ErrorInfo.of(failure))])
 
-    def _answer(self, frame: Submit | Probe | Embed | Tokenize | Detokenize) -> None:
+    def _answer(self, frame: Submit | Probe | Embed | Tokenize | Detokenize | ChangeSlot) -> None:
         if isinstance(frame, Tokenize):
             tokens = self._tokenizer.encode(
                 frame.text, add_special=frame.add_special, parse_special=frame.parse_special
@@ -229,6 +231,10 @@ class _Preparer(threading.Thread):
             self._writer.write([Tokens(frame.id, tuple(tokens))])
         elif isinstance(frame, Detokenize):
             self._writer.write([Text(frame.id, self._decode(frame.tokens))])
+        elif isinstance(frame, ChangeSlot):
+            if not isinstance(self._engine, Engine):
+                raise InvalidRequestError("this model makes vectors and keeps no chats")
+            self._engine.sessions.begin(frame)
         else:
             self._engine.prepare(frame)
 

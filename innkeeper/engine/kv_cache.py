@@ -21,9 +21,10 @@ from innkeeper.engine.bases import Base
 from innkeeper.engine.cells import Cells
 from innkeeper.engine.editor import NUM_OWN_IDS, Editor
 from innkeeper.engine.reuse import Chunk, Policy, common_prefix
-from innkeeper.engine.runner import Runner
+from innkeeper.engine.runner import Runner, State
 from innkeeper.engine.sources import Source, Sources, best_prefix, find_sources
 from innkeeper.engine.tiers import MIN_NEW, Tiers
+from innkeeper.errors import EngineError, InvalidRequestError
 
 
 class Lease(NamedTuple):
@@ -190,6 +191,43 @@ class KVCache:
             pass
         self.tiers.flush(deadline)
 
+    def snapshot(self, slot: int) -> tuple[Base, State]:
+        """The idle base ``slot``, and a copy of what the runner holds of it; 0 is the one that
+        was used last.
+
+        Raises: InvalidRequestError if there is none; EngineError if the library refuses.
+        """
+        sequence_id = self._slot(slot)
+        if sequence_id is None:
+            raise InvalidRequestError(
+                f"slot {slot} holds no chat that has ended; {len(self._whole_ids())} are kept",
+                field="id_slot",
+                hint="0 is the chat that was read last",
+            )
+        return self._bases[sequence_id], self._runner.save(sequence_id)
+
+    def adopt(self, tokens: Sequence[int], num_exact: int, speaker: str, state: State) -> None:
+        """Makes a saved base the one that was used last. Raises: EngineError without room."""
+        target_id = self._empty_id() if self.make_room(len(tokens)) else None
+        if target_id is None or not self._runner.load(target_id, state):
+            raise EngineError(
+                f"the pool has no room for {len(tokens)} tokens",
+                hint="wait until the running replies end, or start with a larger --pool",
+            )
+        self._place(target_id, tokens, num_exact, speaker)
+
+    def forget(self, slot: int) -> int:
+        """Drops the idle base ``slot`` and what is stored of its chat; the number of its tokens,
+        0 if there is none."""
+        sequence_id = self._slot(slot)
+        if sequence_id is None:
+            return 0
+        tokens = list(self._bases[sequence_id].tokens)
+        self._clear(sequence_id)
+        if self.tiers is not None:
+            self.tiers.forget(tokens)
+        return len(tokens)
+
     def append(self, sequence_id: int, tokens: Sequence[int]) -> None:
         """Records tokens that the runner has just evaluated; ``make_room`` came before."""
         base = self._bases[sequence_id]
@@ -250,11 +288,15 @@ class KVCache:
             return 0
         if not self.tiers.load(stored, target_id):
             return 0
-        self.append(target_id, stored.tokens)
-        base = self._bases[target_id]
-        base.num_exact, base.speaker = stored.num_exact, stored.speaker
-        self._touch(base)
+        self._place(target_id, stored.tokens, stored.num_exact, stored.speaker)
         return found.num_reused - num_held
+
+    def _place(self, target_id: int, tokens: Sequence[int], num_exact: int, speaker: str) -> None:
+        """Accounts for a state that the runner has loaded."""
+        self.append(target_id, tokens)
+        base = self._bases[target_id]
+        base.num_exact, base.speaker = num_exact, speaker
+        self._touch(base)
 
     def _lease_prefix(self, source: Source | None) -> Lease | None:
         if source is None:
@@ -311,6 +353,15 @@ class KVCache:
 
     def _idle_ids(self) -> list[int]:
         return [i for i, base in enumerate(self._bases) if base.tokens and not base.in_use]
+
+    def _whole_ids(self) -> list[int]:
+        """Idle bases that are whole chats, the one that was used last first."""
+        whole = [i for i in self._idle_ids() if not self._bases[i].is_remnant]
+        return sorted(whole, key=lambda i: -self._bases[i].last_used)
+
+    def _slot(self, slot: int) -> int | None:
+        ids = self._whole_ids()
+        return ids[slot] if slot < len(ids) else None
 
     def _newest_unwritten(self) -> int | None:
         waiting = [i for i in self._idle_ids() if self.tiers and self.tiers.wants(self._bases[i])]

@@ -10,6 +10,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 
@@ -33,6 +34,7 @@ from innkeeper.engine.reply import Released
 from innkeeper.engine.runner import Logits, Runner
 from innkeeper.engine.scheduler import Batch, Scheduler, SliceSizer
 from innkeeper.engine.sequence import Sequence, Status
+from innkeeper.engine.sessions import Sessions, Task
 from innkeeper.engine.tiers import Tiers
 from innkeeper.errors import EngineError, InnkeeperError
 
@@ -56,12 +58,16 @@ class Engine:
         kv_reuse: str = "auto",
         idle_refresh: bool = True,
         tiers: Tiers | None = None,
+        sessions_folder: Path | None = None,
     ) -> None:
         facts = runner.facts
-        self.inbox: queue.SimpleQueue[Prepared | Cancel] = queue.SimpleQueue()
+        self.inbox: queue.SimpleQueue[Prepared | Cancel | Task] = queue.SimpleQueue()
         self.runner = runner
         self.admission = Admission(runner, kv_reuse)
         self.cache = KVCache(runner, facts.num_pool, num_scratch=facts.max_sequences, tiers=tiers)
+        self.sessions = Sessions(
+            self.cache, runner.state_key, sessions_folder, self.inbox.put, emit
+        )
         self._emit = emit
         self._scheduler = Scheduler(
             self.cache,
@@ -146,13 +152,15 @@ class Engine:
         while not self.inbox.empty():
             self._take(self.inbox.get())
 
-    def _take(self, message: Prepared | Cancel) -> None:
+    def _take(self, message: Prepared | Cancel | Task) -> None:
         if isinstance(message, Cancel):
             for sequence in self._sequences_of(message.id):
                 self._finish(sequence, "cancelled")
             self._flush()
             return
         self._stop_refresh()
+        if not isinstance(message, Prepared):
+            return message()
         try:
             self._add(message)
         except InnkeeperError as error:

@@ -133,6 +133,18 @@ class Tiers:
         self._writer.offer(_ram_state(base, state))
         return len(state)
 
+    def forget(self, tokens: Sequence[int]) -> None:
+        """Drops what is stored of a chat: earlier moments of ``tokens``, and later ones."""
+
+        def is_of_it(stored: RamState | DiskState) -> bool:
+            shorter = min(len(stored.tokens), len(tokens))
+            return common_prefix(stored.tokens, tokens) >= shorter
+
+        self._in_ram = [each for each in self._in_ram if not is_of_it(each)]
+        for each in self._on_disk():
+            if self.disk is not None and is_of_it(each):
+                self.disk.drop(each)
+
     def flush(self, deadline: float) -> None:
         """Writes what is in memory, newest first, until ``time.monotonic()`` is ``deadline``."""
         for each in reversed(self._in_ram):

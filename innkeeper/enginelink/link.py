@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 from msgspec import Struct
 
@@ -20,8 +20,23 @@ logger = logging.getLogger(__name__)
 ProgressCallback = Callable[[float, str], None]
 """Called with (fraction 0..1, stage) while the model loads."""
 
-_Reply = frames.Tokens | frames.Text | frames.Probabilities | frames.Vectors | frames.Pong
-_R = TypeVar("_R", frames.Tokens, frames.Text, frames.Probabilities, frames.Vectors, frames.Pong)
+_Reply = (
+    frames.Tokens
+    | frames.Text
+    | frames.Probabilities
+    | frames.Vectors
+    | frames.SlotChanged
+    | frames.Pong
+)
+_R = TypeVar(
+    "_R",
+    frames.Tokens,
+    frames.Text,
+    frames.Probabilities,
+    frames.Vectors,
+    frames.SlotChanged,
+    frames.Pong,
+)
 _LONG = (frames.Probe, frames.Embed)
 """Calls that are work, and are cancelled if nobody waits."""
 _READ_BYTES = 1 << 18
@@ -177,6 +192,16 @@ class EngineLink:
         frame_id = next(self._ids)
         frame = frames.Embed(frame_id, tuple(inputs), query, truncate, normalize)
         return await self._call(frame_id, frame, frames.Vectors)
+
+    async def change_slot(
+        self, action: Literal["save", "restore", "erase"], slot: int, name: str = ""
+    ) -> frames.SlotChanged:
+        """Saves the chat in ``slot`` under ``name``, restores it, or erases the slot.
+
+        Raises: InvalidRequestError, NotFoundError, EngineError.
+        """
+        frame = frames.ChangeSlot(next(self._ids), action, slot, name)
+        return await self._call(frame.id, frame, frames.SlotChanged)
 
     async def close(self) -> None:
         """Ends the process: politely, then by SIGTERM, then by SIGKILL. Idempotent."""

@@ -135,3 +135,25 @@ async def test_a_chat_that_left_the_pool_comes_back_from_memory(
     assert timings.cache_n == len(so_far) - 1
     assert timings.restored_n > 500  # the two begin alike
     assert again == expected
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3", "mamba"])
+async def test_a_chat_that_was_saved_by_name_goes_on_in_another_engine(
+    name: str, tiny_models: dict[str, Path], tmp_path: Path
+) -> None:
+    here = config(tiny_models[name], tmp_path, disk_cache_bytes=0)
+    link = await EngineLink.start(here)
+    so_far = await chat(link)
+    saved = await link.change_slot("save", 0, "inn")
+    prompt = [*so_far, *await link.tokenize(MORE, add_special=False)]
+    expected, _ = await reply(link, prompt)
+    assert (await link.change_slot("erase", 0)).num_tokens >= len(prompt)
+    await link.close()
+
+    other = await EngineLink.start(here)
+    read = await other.change_slot("restore", 0, "inn")
+    assert (read.num_tokens, read.num_bytes) == (saved.num_tokens, saved.num_bytes)
+    tokens, timings = await reply(other, prompt)
+    await other.close()
+    assert tokens == expected
+    assert timings.cache_n >= len(so_far) - 1

@@ -159,13 +159,6 @@ def test_status_routes(client: httpx.Client) -> None:
     assert set(client.get("/version").json()) == {"version"}
 
 
-@pytest.mark.parametrize("path", ["/slots/0?action=save"])
-def test_what_is_missing_is_501(client: httpx.Client, path: str) -> None:
-    response = client.post(path, json={})
-    assert response.status_code == 501
-    assert response.json()["error"]["message"]
-
-
 def test_errors_have_llama_servers_shape(client: httpx.Client) -> None:
     response = client.post("/completion", json={**GREEDY, "top_p": 5})
     error = response.json()["error"]
