@@ -15,7 +15,7 @@ from msgspec import UNSET, Struct, UnsetType
 from starlette.responses import Response
 
 from innkeeper.api import chat, completions, fields, requests, schema, values
-from innkeeper.api.errors import NotSupportedError
+from innkeeper.api.infill import fill_prompt
 from innkeeper.api.openai import json_response
 from innkeeper.api.replies import (
     Choice,
@@ -164,29 +164,16 @@ def router(generate: Generate) -> APIRouter:
 
 
 async def _infill_prompt(body: Mapping[str, Any], generate: Generate) -> list[int]:
-    """The text before the gap, the text behind it, and the sign to fill it, as ids.
-
-    Raises: InvalidRequestError; NotSupportedError if the model knows no such signs.
-    """
-    model = requests.model(body)
-    link = await generate.models.engine(generate.models.resolve(model)[0])
-    fill, facts = link.facts.fill_ids, link.facts
-    if fill is None:
-        raise NotSupportedError(
-            f"{facts.name} was not trained to fill gaps",
-            hint="load a model for code, with FIM tokens",
-        )
+    """Raises: InvalidRequestError; as ``fill_prompt``."""
     read = values.text(_MAX_TEXT_CHARS)
     if body.get("input_prefix") is None and body.get("input_suffix") is None:
         raise InvalidRequestError("input_prefix is missing", field="input_prefix")
     before = read("input_prefix", body.get("input_prefix") or "")
     before = _extra(body.get("input_extra")) + before + read("prompt", body.get("prompt") or "")
     behind = read("input_suffix", body.get("input_suffix") or "")
-    first, second = [
-        await generate.tokenize(text, model=model, parse_special=False) for text in (before, behind)
-    ]
-    bos = [facts.bos_id] if facts.add_bos and facts.bos_id is not None else []
-    return [*bos, fill[0], *first, fill[1], *second, fill[2]]
+    model = requests.model(body)
+    found = await fill_prompt(before, behind, model=model, field="input_suffix", generate=generate)
+    return list(found)
 
 
 def _extra(given: Any) -> str:

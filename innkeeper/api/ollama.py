@@ -8,12 +8,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from fastapi import APIRouter, Request
 from msgspec import UNSET, Struct, UnsetType
 from starlette.responses import PlainTextResponse, Response
 
 from innkeeper.api import schema, tools
 from innkeeper.api.chat import ChatLogprob, content_logprobs
+from innkeeper.api.infill import fill_prompt
 from innkeeper.api.ollama_fields import CHAT_BODY, TEXT_BODY, Call, model_name, parse
 from innkeeper.api.openai import json_response
 from innkeeper.api.replies import collect, finish_reason, json_bytes
@@ -121,9 +123,20 @@ async def _reply(
     if call.is_empty:
         await unless_client_leaves(request.receive, models.engine(name))
         return json_response(_empty(call, "load"))
+    if call.suffix:
+        call = await _filling(call, generate)
     if call.stream:
         return lines(_lines(call, generate))
     return json_response(await unless_client_leaves(request.receive, _answer(call, generate)))
+
+
+async def _filling(call: Call, generate: Generate) -> Call:
+    request = call.request
+    assert isinstance(request.prompt, str)
+    prompt = await fill_prompt(
+        request.prompt, call.suffix, model=request.model, field="suffix", generate=generate
+    )
+    return msgspec.structs.replace(call, request=msgspec.structs.replace(request, prompt=prompt))
 
 
 def lines(pieces: AsyncGenerator[bytes, None]) -> EventStream:

@@ -8,13 +8,13 @@ import msgspec
 from msgspec import Struct
 
 from innkeeper.api import chat, constraints, fields, requests, schema, tools, values
-from innkeeper.api.errors import NotSupportedError
 from innkeeper.core import Constraint, GenerateRequest, Message, SamplingParams
 from innkeeper.core.request import WHOLE_CONTEXT
 from innkeeper.errors import InvalidRequestError
 
 _MAX_PROMPT_CHARS = 64 * 1024 * 1024
 _MAX_NAME_CHARS = 1000
+_read_text = values.text(_MAX_PROMPT_CHARS)
 _MAX_TOP_LOGPROBS = 20
 _RANGE = 64
 _DEFAULTS: dict[str, Any] = {"temperature": 0.8, "top_k": 40, "top_p": 0.9}
@@ -79,7 +79,7 @@ TEXT_BODY = schema.body(
         "prompt": schema.plain("string", "the text; empty = only load the model"),
         "raw": schema.plain("boolean", "no chat template"),
         "system": schema.plain("string", "the system message"),
-        "suffix": schema.plain("string", "refused: nothing is inserted here"),
+        "suffix": schema.plain("string", "the text behind a gap, which the reply fills"),
         **_BODY,
     },
     ("model",),
@@ -113,17 +113,21 @@ class Call(Struct, frozen=True, kw_only=True):
     is_chat: bool
     is_empty: bool
     """Nothing is to be generated: only load the model, or unload it."""
+    suffix: str = ""
+    """Text behind a gap that the reply fills; the request's prompt is the text before it."""
     keep_seconds: float | None
     """``keep_alive``: how long the model stays; 0 = it leaves at once, negative = for ever."""
 
 
 def parse(body: Mapping[str, Any], *, is_chat: bool) -> Call:
-    """Raises: InvalidRequestError naming the field; NotSupportedError."""
-    _refuse_inputs(body)
+    """Raises: InvalidRequestError naming the field."""
+    if body.get("images"):
+        raise _no_images("images")
     options = body.get("options") or {}
     if not isinstance(options, dict):
         raise values.refuse("options", "an object", options)
     keep_alive = body.get("keep_alive")
+    suffix = "" if is_chat else _read_text("suffix", body.get("suffix") or "")
     given = _chat(body) if is_chat else _text(body)
     thinking = _thinking(body.get("think"))
     request = requests.build(
@@ -134,7 +138,9 @@ def parse(body: Mapping[str, Any], *, is_chat: bool) -> Call:
         adjust=_adjust,
         warnings=[
             *requests.ignored(options, _LOAD_OPTIONS),
-            *requests.ignored(body, _OFF),
+            *requests.ignored(
+                body, {**_OFF, "system": ()} if not is_chat and _is_bare(body) else _OFF
+            ),
             *fields.unknown(body, _CHAT_KNOWN if is_chat else _TEXT_KNOWN),
         ],
         constraint=_format(body.get("format")),
@@ -152,7 +158,8 @@ def parse(body: Mapping[str, Any], *, is_chat: bool) -> Call:
         request=request,
         stream=values.flag("stream", body.get("stream", True)),
         is_chat=is_chat,
-        is_empty=not (request.messages if is_chat else body.get("prompt")),
+        is_empty=not (request.messages if is_chat else body.get("prompt") or suffix),
+        suffix=suffix,
         keep_seconds=None if keep_alive is None else _seconds(keep_alive),
     )
 
@@ -167,14 +174,18 @@ def model_name(body: Mapping[str, Any], field: str = "model") -> str:
 
 
 def _text(body: Mapping[str, Any]) -> dict[str, Any]:
-    read = values.text(_MAX_PROMPT_CHARS)
-    prompt = read("prompt", body.get("prompt") or "")
-    if values.flag("raw", body.get("raw") or False):
+    prompt = _read_text("prompt", body.get("prompt") or "")
+    if _is_bare(body):
         return {"prompt": prompt}
     messages = [Message("user", prompt)]
     if body.get("system"):
-        messages.insert(0, Message("system", read("system", body["system"])))
+        messages.insert(0, Message("system", _read_text("system", body["system"])))
     return {"messages": tuple(messages)}
+
+
+def _is_bare(body: Mapping[str, Any]) -> bool:
+    """The prompt is no turn of a chat."""
+    return values.flag("raw", body.get("raw") or False) or bool(body.get("suffix"))
 
 
 def _chat(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -197,13 +208,6 @@ def _plain(message: Any) -> Any:
         return message
     names = {"thinking": "reasoning_content", "tool_name": "name"}
     return {names.get(name, name): value for name, value in message.items()}
-
-
-def _refuse_inputs(body: Mapping[str, Any]) -> None:
-    if body.get("images"):
-        raise _no_images("images")
-    if body.get("suffix"):
-        raise NotSupportedError("suffix: this server does not insert text", field="suffix")
 
 
 def _no_images(field: str) -> InvalidRequestError:

@@ -1,4 +1,4 @@
-"""``/infill``: the gap in a text."""
+"""``/infill``, and Ollama's ``suffix``: the gap in a text."""
 
 from collections.abc import Iterator
 
@@ -50,3 +50,17 @@ def test_bad_fields_are_refused(filler: httpx.Client, body: dict[str, object], f
 def test_a_model_that_fills_no_gaps_says_so(client: httpx.Client) -> None:
     answer = client.post("/infill", json=GAP)
     assert answer.status_code == 501 and "fake was not trained to fill gaps" in answer.text
+
+
+def test_ollamas_suffix_is_the_text_behind_a_gap(
+    filler: httpx.Client, client: httpx.Client
+) -> None:
+    body = {"model": "fake", "prompt": "def a(", "suffix": "): pass", "stream": False}
+    body |= {"options": {"num_predict": 4}, "debug": True, "system": "Be brief."}
+    answer = filler.post("/api/generate", json=body).json()
+    assert answer["debug"]["tokens"] == [256, 1, *b"def a(", 2, *b"): pass", 3]
+    assert len(answer["response"]) == 4
+    assert ["system" in warning for warning in answer["warnings"]] == [True]
+    assert "insert" in filler.post("/api/show", json={"model": "fake"}).json()["capabilities"]
+    refused = client.post("/api/generate", json=body)
+    assert refused.status_code == 501 and "suffix" in refused.json()["error"]

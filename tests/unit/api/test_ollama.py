@@ -142,7 +142,7 @@ def test_what_cannot_be_applied_is_reported(body: dict[str, Any], named: str) ->
         ({"format": "xml"}, "format"),
         ({"think": "hard"}, "think"),
         ({"stream": "maybe"}, "stream"),
-        ({"suffix": "end"}, "suffix"),
+        ({"suffix": 5}, "suffix"),
         ({"images": ["aGk="]}, "images"),
         ({"top_logprobs": 50}, "top_logprobs"),
     ],
