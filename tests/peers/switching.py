@@ -57,13 +57,14 @@ class Switches:
     def rules(self) -> dict[str, Any]:
         """For ``Models``: this computer is small, and its memory is what the engines leave."""
         return {
-            "start": self._start,
+            "start": self.start,
             "keep": KeepRules(),
             "check": lambda _: _NEED,
             "hardware": lambda: small_computer(taken=len(self._alive) * _NEED.ram_bytes),
         }
 
-    async def _start(self, config: EngineConfig, **options: Any) -> EngineLink:
+    async def start(self, config: EngineConfig, **options: Any) -> EngineLink:
+        """An engine, as ``EngineLink.start`` gives one."""
         self.started.append(config.name)
         named = msgspec.structs.replace(config, options={"reply": config.name})
         link = await EngineLink.start(named, **options)
