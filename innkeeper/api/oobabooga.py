@@ -234,8 +234,8 @@ _ARGS: tuple[tuple[str, str, values.Reader], ...] = (
 """Loader arguments by Oobabooga's names. Others are ignored; none can run code."""
 
 
-def overrides(args: Any, *, prefix: str = "args.") -> Overrides:
-    """Loader arguments; ``prefix`` stands before their names in errors.
+def overrides(args: Any, *, called: Mapping[str, str] | None = None) -> Overrides:
+    """Loader arguments. called: their names in errors, if not those below ``args``.
 
     Raises: InvalidRequestError.
     """
@@ -245,5 +245,5 @@ def overrides(args: Any, *, prefix: str = "args.") -> Overrides:
     for names, target, read in _ARGS:
         for name in names.split():
             if args.get(name) is not None:
-                found[target] = read(f"{prefix}{name}", args[name])
+                found[target] = read((called or {}).get(name, f"args.{name}"), args[name])
     return Overrides(**found)

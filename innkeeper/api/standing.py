@@ -126,18 +126,20 @@ class Standing:
         return body if character.mode(body) == "chat" else {**body, found[0]: found[1]}
 
 
-def template(name: Any, text: Any = None) -> Template | None:
-    """A template given by name or as Jinja; None = the model's own.
+def template(
+    name: Any, text: Any = None, *, field: str = "instruction_template"
+) -> Template | None:
+    """A template given by name or as Jinja; None = the model's own. field: what the client calls
+    the name.
 
     Raises: InvalidRequestError for a name that there is none of.
     """
     if text:
-        field = "instruction_template_str"
-        return field, values.text(chat.MAX_TEMPLATE_CHARS)(field, text)
+        written = "instruction_template_str"
+        return written, values.text(chat.MAX_TEMPLATE_CHARS)(written, text)
     if not name or name in ("None", "from_model"):
         return None
-    field = "instruction_template"
-    return field, instruct.get(values.text(1000)(field, name), field).name
+    return "instruction_template", instruct.get(values.text(1000)(field, name), field).name
 
 
 def _override(name: str, given: Any) -> Override:

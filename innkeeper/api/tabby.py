@@ -77,7 +77,7 @@ def _add_models(routes: APIRouter, models: Models, standing: Standing) -> None:
     async def load(request: Request) -> Response:
         body = await read_json(request)
         name = values.text(1000)("model_name", body.get("model_name") or body.get("name"))
-        chosen = template(body.get("prompt_template"))
+        chosen = template(body.get("prompt_template"), field="prompt_template")
         job = models.start_load(name, _overrides(body))
         standing.set_template_after(job, chosen)
         return EventStream(_progress(job, _not_applied(body)), last=_broken)
@@ -238,9 +238,10 @@ def _overrides(body: Mapping[str, Any]) -> Overrides:
         "max_seq_len": "max_seq_len",
         "parallel": "max_batch_size",
         "tensor_split": "gpu_split",
+        "cache_type": "cache_mode",
     }
     arguments = {ours: body.get(theirs) for ours, theirs in names.items()}
-    return overrides({**arguments, "cache_type": cache}, prefix="")
+    return overrides({**arguments, "cache_type": cache}, called=names)
 
 
 def _not_applied(body: Mapping[str, Any]) -> list[str]:

@@ -52,7 +52,8 @@ def _add_templates(routes: APIRouter, models: Models, standing: Standing) -> Non
         name = (await read_json(request)).get("prompt_template_name")
         if not name:
             raise values.refuse("prompt_template_name", "a name of the list", name)
-        standing.set_template(_current(models), template(name))
+        chosen = template(name, field="prompt_template_name")
+        standing.set_template(_current(models), chosen)
         return json_response(None)
 
     @routes.post("/template/unload", summary="Back to the model's own template")
