@@ -15,6 +15,7 @@ from innkeeper import __version__
 from innkeeper.api import (
     anthropic,
     discovery,
+    elsewhere,
     embeddings,
     kobold,
     llama_server,
@@ -69,7 +70,8 @@ def create_app(
     app.include_router(responses.router(generate))
     app.include_router(oobabooga.router(generate, models, standing))
     app.include_router(embeddings.router(Embed(models)))
-    app.include_router(kobold.router(generate, models))
+    is_protected = access is not None and access.api_key is not None
+    app.include_router(kobold.router(generate, models, is_protected=is_protected))
     app.include_router(llamacpp.router(generate))
     app.include_router(tokens.router(generate))
     app.include_router(anthropic.router(generate))
@@ -81,6 +83,7 @@ def create_app(
     app.include_router(ollama_store.router(collection, models))
     app.include_router(llama_server.router(models))
     app.include_router(own.router(models))
+    app.include_router(elsewhere.router())
     add_docs(app)
     add_handlers(app)
     # The last one added is the outermost.

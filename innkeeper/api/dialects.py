@@ -10,7 +10,7 @@ body's fields do:
     /v1/models               OpenAI's list; Anthropic's with the header ``anthropic-version``. No
                              answer carries ``X-Powered-By``: clients take its sender for LM Studio.
     /api/v1, /api/latest     KoboldAI United's, not LM Studio's.
-    /api/extra               KoboldCpp's.
+    /api/extra, /api/admin   KoboldCpp's.
     /api/...                 Ollama's.
     /completion, /props ...  llama-server's. /props serves KoboldCpp's clients too.
     /tokenize                ``content``: llama-server's; ``prompt`` or ``messages``: vLLM's and
@@ -43,6 +43,7 @@ _PREFIXES: tuple[tuple[str, Dialect], ...] = (
     ("/api/v1", "kobold"),
     ("/api/latest", "kobold"),
     ("/api/extra", "kobold"),
+    ("/api/admin", "kobold"),
     ("/api", "ollama"),
     ("/completion", "llama.cpp"),
     ("/completions", "llama.cpp"),
@@ -58,6 +59,7 @@ _PREFIXES: tuple[tuple[str, Dialect], ...] = (
     ("/rerank", "llama.cpp"),
     ("/reranking", "llama.cpp"),
     ("/lora-adapters", "llama.cpp"),
+    ("/models", "llama.cpp"),
 )
 
 _LLAMA_TYPES: tuple[tuple[type[InnkeeperError], str], ...] = (

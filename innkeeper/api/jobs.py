@@ -23,6 +23,7 @@ class Job:
         self.logprobs: list[TokenLogprob] = []
         self.finished: Finished | None = None
         self.is_running = True
+        self.ended = 0.0
         self._queue: asyncio.Queue[Delta | Finished | Exception | None] = asyncio.Queue()
 
     @property
@@ -43,7 +44,7 @@ class Job:
                 self._note(event)
                 yield event
         finally:
-            self.is_running = False
+            self.is_running, self.ended = False, time.monotonic()
             pump.cancel()
             await asyncio.wait([pump])
 
@@ -82,6 +83,13 @@ class Jobs:
         for number in ended[: max(0, len(self._jobs) - _MAX_KEPT)]:
             del self._jobs[number]
         return job
+
+    def idle_seconds(self) -> float:
+        """Since the last job ended; 0 while one runs."""
+        if self.running():
+            return 0.0
+        last = max((job.ended for job in self._jobs.values()), default=self.started)
+        return time.monotonic() - last
 
     def find(self, key: str) -> Job | None:
         """The newest job of that key; of any, if it is empty."""

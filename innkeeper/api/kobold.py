@@ -17,14 +17,13 @@ from starlette.responses import Response
 
 from innkeeper.api import kobold_fields, schema, values
 from innkeeper.api.chat import content_logprobs
-from innkeeper.api.errors import NotSupportedError
 from innkeeper.api.jobs import Job, Jobs
 from innkeeper.api.kobold_fields import Call
 from innkeeper.api.openai import json_response
 from innkeeper.api.replies import Choice, collect, finish_reason, json_bytes
 from innkeeper.api.stream import EventStream, read_json, unless_client_leaves
 from innkeeper.core import GenerateRequest
-from innkeeper.core.frames import Finished, SeenPrompt
+from innkeeper.core.frames import Delta, Finished, SeenPrompt
 from innkeeper.errors import InvalidRequestError
 from innkeeper.serving import Generate, Models
 
@@ -62,17 +61,15 @@ class Result(Struct, frozen=True, kw_only=True):
     tool_calls: tuple[()] = ()
 
 
-def router(generate: Generate, models: Models) -> APIRouter:
-    """``/api/v1``, ``/api/latest`` and ``/api/extra``."""
+def router(generate: Generate, models: Models, *, is_protected: bool = False) -> APIRouter:
+    """``/api/v1``, ``/api/latest`` and ``/api/extra``. is_protected: they ask for a key."""
     routes = APIRouter(tags=["KoboldAI and KoboldCpp"])
     jobs = Jobs()
     for prefix in _PREFIXES:
         _add_united(routes, prefix, generate, models, jobs)
     _add_generation(routes, generate, jobs)
     _add_tokens(routes, generate)
-    _add_facts(routes, models, jobs)
-    for path in ("transcribe", "tts", "websearch"):
-        _add_missing(routes, f"/api/extra/{path}")
+    _add_facts(routes, models, jobs, is_protected)
     return routes
 
 
@@ -178,6 +175,7 @@ def _add_generation(routes: APIRouter, generate: Generate, jobs: Jobs) -> None:
 
 
 def _add_tokens(routes: APIRouter, generate: Generate) -> None:
+    @routes.post("/api/extra/tokenize", include_in_schema=False)
     @routes.post(
         "/api/extra/tokencount",
         summary="Token ids of a text",
@@ -219,10 +217,11 @@ def _add_tokens(routes: APIRouter, generate: Generate) -> None:
         return json_response({"result": json.dumps(form), "success": True})
 
 
-def _add_facts(routes: APIRouter, models: Models, jobs: Jobs) -> None:
+def _add_facts(routes: APIRouter, models: Models, jobs: Jobs, is_protected: bool) -> None:
     @routes.get("/api/extra/version", summary="What this server can do, in KoboldCpp's words")
     async def version() -> Response:
         flags = dict.fromkeys(_FLAGS, False)
+        flags["protected"] = is_protected
         flags["embeddings"] = any(each.facts.pooling for each in models.loaded)
         names = {"result": "KoboldCpp", "version": KOBOLDCPP_VERSION}
         return json_response(
@@ -240,12 +239,6 @@ def _add_facts(routes: APIRouter, models: Models, jobs: Jobs) -> None:
     @routes.get("/api/extra/perf", summary="How the last reply went")
     async def perf() -> Response:
         return json_response(_perf(models, jobs))
-
-
-def _add_missing(routes: APIRouter, path: str) -> None:
-    @routes.post(path, include_in_schema=False)
-    async def missing() -> Response:
-        raise NotSupportedError(f"{path} is not supported by this server")
 
 
 def _context(models: Models) -> Response:
@@ -281,10 +274,17 @@ async def _with_memory(call: Call, generate: Generate) -> GenerateRequest:
     )
 
 
-async def _answer(call: Call, generate: Generate, jobs: Jobs) -> dict[str, Any]:
+async def _events(call: Call, generate: Generate) -> AsyncGenerator[Delta | Finished, None]:
+    """Of a job that may be stopped while it still waits for its model."""
     request = await _with_memory(call, generate)
+    async with contextlib.aclosing(generate.stream(request)) as events:
+        async for each in events:
+            yield each
+
+
+async def _answer(call: Call, generate: Generate, jobs: Jobs) -> dict[str, Any]:
     job = jobs.begin(call.key)
-    choices = await collect(job.follow(generate.stream(request)))
+    choices = await collect(job.follow(_events(call, generate)))
     warnings = [text for each in choices if each.finished for text in each.finished.warnings]
     seen = [each.finished.debug for each in choices if each.finished and each.finished.debug]
     return {
@@ -311,10 +311,10 @@ def _result(choice: Choice, call: Call) -> Result:
 
 
 async def _pieces(call: Call, generate: Generate, jobs: Jobs) -> AsyncGenerator[bytes, None]:
-    request = msgspec.structs.replace(await _with_memory(call, generate), n=1)
+    call = msgspec.structs.replace(call, request=msgspec.structs.replace(call.request, n=1))
     job = jobs.begin(call.key)
     last = StreamEvent("", "stop")
-    async with contextlib.aclosing(job.follow(generate.stream(request))) as events:
+    async with contextlib.aclosing(job.follow(_events(call, generate))) as events:
         async for each in events:
             if not isinstance(each, Finished):
                 if each.text:
@@ -366,10 +366,17 @@ def _perf(models: Models, jobs: Jobs) -> dict[str, Any]:
         "last_process_speed": num_prompt / prompt_s if prompt_s else 0.0,
         "last_eval_speed": num_new / eval_s if eval_s else 0.0,
         "last_seed": -1,
+        "last_draft_success": timings.draft_n_accepted if timings else 0,
+        "last_draft_failed": timings.draft_n - timings.draft_n_accepted if timings else 0,
         "total_gens": jobs.num_begun,
         "total_img_gens": 0,
+        "total_tts_gens": 0,
+        "total_transcribe_gens": 0,
         "stop_reason": reason,
         "queue": stats.num_waiting if stats else 0,
         "idle": 0 if models.link and models.link.num_open else 1,
+        "hordeexitcounter": 0,
         "uptime": time.monotonic() - jobs.started,
+        "idletime": jobs.idle_seconds(),
+        "quiet": False,
     }

@@ -10,10 +10,10 @@ from starlette.responses import Response
 from innkeeper import __version__
 from innkeeper.api import schema, values
 from innkeeper.api.errors import NotSupportedError
-from innkeeper.api.openai import json_response
+from innkeeper.api.openai import find, json_response
 from innkeeper.api.stream import read_json
 from innkeeper.core import EngineStats, ModelFacts, SamplingParams
-from innkeeper.errors import NoModelError
+from innkeeper.errors import BusyError, NoModelError
 from innkeeper.prompt import CHATML
 from innkeeper.serving import Models
 
@@ -21,6 +21,7 @@ _CHATML = "{#- <|im_start|>user -#}" + CHATML
 """SillyTavern tells ChatML by this text, which only a comment of a general template can hold."""
 
 
+_MODEL = schema.body({"model": schema.plain("string", "a name of /models")}, ("model",))
 _SLOT_ACTIONS = ("save", "restore", "erase")
 
 
@@ -44,10 +45,13 @@ def router(models: Models) -> APIRouter:
         return json_response(_props(facts))
 
     @routes.get("/slots", summary="What each place for a reply is doing")
-    async def slots() -> Response:
+    async def slots(fail_on_no_slot: str = "") -> Response:
         if models.facts is None:
             raise NoModelError("no model is loaded", hint="load one first")
-        return json_response(_slots(models.facts, models.link.stats if models.link else None))
+        found = _slots(models.facts, models.link.stats if models.link else None)
+        if fail_on_no_slot == "1" and all(slot["is_processing"] for slot in found):
+            raise BusyError(f"all {len(found)} slots are busy", hint="try again in a moment")
+        return json_response(found)
 
     @routes.post(
         "/slots/{slot_id}",
@@ -58,6 +62,16 @@ def router(models: Models) -> APIRouter:
         slot = values.integer(0, 1000)("id_slot", slot_id)
         body = await read_json(request, may_be_empty=True)
         return json_response(await _change_slot(models, slot, action, body))
+
+    @routes.post("/models/load", summary="Load a model beside the others", openapi_extra=_MODEL)
+    async def load(request: Request) -> Response:
+        await models.engine(find((await read_json(request)).get("model"), models))
+        return json_response({"success": True})
+
+    @routes.post("/models/unload", summary="Unload one model", openapi_extra=_MODEL)
+    async def unload(request: Request) -> Response:
+        await models.unload(find((await read_json(request)).get("model"), models))
+        return json_response({"success": True})
 
     @routes.get("/metrics", summary="Counters, for Prometheus")
     async def metrics() -> Response:

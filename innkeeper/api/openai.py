@@ -5,13 +5,14 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from innkeeper.api import chat, completions, schema
+from innkeeper.api import chat, completions, schema, values
 from innkeeper.api.replies import json_bytes
 from innkeeper.api.standing import Standing
 from innkeeper.api.stream import EventStream, read_json, unless_client_leaves
 from innkeeper.core import ModelFacts
 from innkeeper.errors import NotFoundError
 from innkeeper.serving import Generate, Models
+from innkeeper.serving.names import bare, match
 
 
 def json_response(value: Any) -> Response:
@@ -23,6 +24,7 @@ def router(generate: Generate, models: Models, standing: Standing) -> APIRouter:
     """``/v1/models``, ``/v1/completions`` and ``/v1/chat/completions``."""
     routes = APIRouter(tags=["OpenAI"])
 
+    @routes.get("/models", include_in_schema=False)
     @routes.get("/v1/models", summary="Models that a request may name; the current one first")
     async def list_models(request: Request) -> Response:
         known = known_models(models)
@@ -58,11 +60,31 @@ def router(generate: Generate, models: Models, standing: Standing) -> APIRouter:
             return EventStream(chat.stream(call, generate))
         return _json(await unless_client_leaves(request.receive, chat.answer(call, generate)))
 
+    @routes.get("/v1/billing/usage", include_in_schema=False)
+    async def usage() -> Response:
+        return json_response({"total_usage": 0})
+
     return routes
 
 
 def _json(data: bytes) -> Response:
     return Response(data, media_type="application/json")
+
+
+def find(name: Any, models: Models, field: str = "model") -> str:
+    """The listed model that is meant, however many are loaded.
+
+    Raises: NotFoundError, InvalidRequestError.
+    """
+    wanted = values.text(1000)(field, name)
+    found = match(bare(wanted), known_models(models))
+    if found is None:
+        raise NotFoundError(
+            f"there is no model {wanted[:80]!r} here",
+            field=field,
+            hint="GET /v1/models lists what there is",
+        )
+    return found
 
 
 def known_models(models: Models) -> dict[str, ModelFacts | None]:

@@ -16,6 +16,7 @@ from innkeeper.api import chat, schema, tools, values
 from innkeeper.api.openai import json_response
 from innkeeper.api.replies import Choice, Totals, debug_of, json_bytes
 from innkeeper.api.stream import EventStream, read_json, unless_client_leaves
+from innkeeper.api.tokens import input_tokens
 from innkeeper.core.frames import Delta, Finished
 from innkeeper.errors import InvalidRequestError
 from innkeeper.serving import Generate
@@ -58,6 +59,15 @@ def router(generate: Generate) -> APIRouter:
         if reply.call.stream:
             return EventStream(reply.events(), last=lambda error: _sse("error", error))
         return json_response(await unless_client_leaves(request.receive, reply.whole()))
+
+    @routes.post(
+        "/v1/responses/input_tokens",
+        summary="Number of tokens of a response's prompt",
+        openapi_extra=_BODY,
+    )
+    async def count(request: Request) -> Response:
+        call = chat.parse(chat_body(await read_json(request)))
+        return json_response(await input_tokens(call, generate))
 
     return routes
 

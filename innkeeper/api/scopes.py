@@ -19,7 +19,14 @@ SCOPES: tuple[Scope, ...] = ("chat", "manage", "admin")
 _KEY_HEADERS = (b"x-api-key", b"api-key", b"x-admin-key")
 _MANAGE = (
     *("/v1/internal/model/", "/v1/internal/lora/", "/v1/model/", "/v1/lora/", "/v1/template/"),
-    *("/v1/sampling/", "/api/v1/model", "/api/latest/model", "/slots/", "/lora-adapters"),
+    *(
+        "/v1/sampling/",
+        "/api/v1/model",
+        "/api/latest/model",
+        "/slots/",
+        "/lora-adapters",
+        "/models/",
+    ),
 )
 _ADMIN = ("/api/pull", "/api/push", "/api/create", "/api/copy", "/api/delete", "/v1/download")
 

@@ -12,17 +12,16 @@ from starlette.responses import Response
 
 from innkeeper.api import requests, schema, values
 from innkeeper.api.oobabooga import overrides
-from innkeeper.api.openai import json_response, known_models
+from innkeeper.api.openai import find, json_response, known_models
 from innkeeper.api.replies import json_bytes
 from innkeeper.api.security import SCOPE_KEY
 from innkeeper.api.standing import Standing, template
 from innkeeper.api.stream import EventStream, event, read_json, unless_client_leaves
 from innkeeper.api.tabby_switches import template_name
 from innkeeper.core import ModelFacts
-from innkeeper.errors import NoModelError, NotFoundError
+from innkeeper.errors import NoModelError
 from innkeeper.prompt import CHATML
 from innkeeper.serving import Collection, Generate, LoadJob, Models, Overrides, Wanted
-from innkeeper.serving.names import bare, match
 
 _MAX_TEXT_CHARS = 16 * 1024 * 1024
 _NUM_MODULES = 100
@@ -148,14 +147,7 @@ def _add_embedding(routes: APIRouter, models: Models) -> None:
     )
     async def load(request: Request) -> Response:
         field = "embedding_model_name"
-        name = values.text(1000)(field, (await read_json(request)).get(field))
-        if (found := match(bare(name), known_models(models))) is None:
-            raise NotFoundError(
-                f"there is no model {name[:80]!r} here",
-                field=field,
-                hint="GET /v1/model/list lists what there is",
-            )
-        await models.engine(found)
+        await models.engine(find((await read_json(request)).get(field), models, field))
         step = {"model_type": "embedding_model", "module": 1, "modules": 1, "status": "finished"}
         return json_response(step)
 

@@ -56,11 +56,30 @@ def router(generate: Generate) -> APIRouter:
         text = await generate.detokenize(tokens, model=requests.model(body))
         return json_response({"content": text, "prompt": text})
 
+    @routes.post(
+        "/v1/chat/completions/input_tokens",
+        summary="Number of tokens of a chat",
+        openapi_extra=schema.CHAT_BODY,
+    )
+    async def count(request: Request) -> Response:
+        return json_response(await input_tokens(chat.parse(await read_json(request)), generate))
+
+    @routes.get("/ping", include_in_schema=False)
+    @routes.post("/ping", include_in_schema=False)
+    async def ping() -> Response:
+        return Response()
+
     @routes.get("/version", summary="This server's version")
     async def version() -> Response:
         return json_response({"version": __version__})
 
     return routes
+
+
+async def input_tokens(call: chat.Call, generate: Generate) -> dict[str, Any]:
+    """What a chat's prompt would cost, in OpenAI's words."""
+    count = await num_chat_tokens(call.request, generate)
+    return {"object": "response.input_tokens", "input_tokens": count}
 
 
 async def num_chat_tokens(request: GenerateRequest, generate: Generate) -> int:

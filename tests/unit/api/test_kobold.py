@@ -9,9 +9,10 @@ from typing import Any
 import httpx
 import pytest
 
-from innkeeper.api import kobold_fields
+from innkeeper.api import Access, kobold_fields
 from innkeeper.core.request import WHOLE_CONTEXT
 from innkeeper.errors import InvalidRequestError
+from innkeeper.serving import EngineDefaults
 from tests.unit.api.gateway import Gateway
 
 GENERATE = "/api/v1/generate"
@@ -255,6 +256,60 @@ def test_abort_with_a_key_ends_that_reply_alone(slow: Gateway, path: str) -> Non
         assert unknown == {"success": "false", "done": "false"}
         assert client.post("/api/extra/abort").json()["success"] == "true"
         second.thread.join()
+
+
+def test_a_reply_is_stopped_while_it_waits_for_its_turn(tmp_path: Path) -> None:
+    defaults = EngineDefaults(
+        backend="fake", num_ctx=4096, max_sequences=1, options={"tokens_per_second": "200"}
+    )
+    with Gateway(tmp_path, defaults=defaults) as busy, busy.client() as client:
+        first = Background(busy, GENERATE, "first")
+        wait_for_text(client, "first")
+        queued = Background(busy, GENERATE, "queued")
+        while client.post("/api/extra/abort", json={"genkey": "queued"}).json()["done"] != "true":
+            pass
+        queued.thread.join()
+        assert first.thread.is_alive()
+        assert queued.answer is not None
+        assert queued.answer.json()["results"][0]["text"] == ""
+        client.post("/api/extra/abort")
+        first.thread.join()
+
+
+def test_figures_have_every_name_that_koboldcpps_clients_read(client: httpx.Client) -> None:
+    names = (
+        "last_process last_eval last_token_count last_input_count last_process_time last_eval_time"
+        " last_process_speed last_eval_speed last_seed last_draft_success last_draft_failed"
+        " total_gens total_img_gens total_tts_gens total_transcribe_gens stop_reason queue idle"
+        " hordeexitcounter uptime idletime quiet"
+    )
+    assert set(client.get("/api/extra/perf").json()) == set(names.split())
+    count = client.post("/api/extra/tokenize", json={"prompt": "ab"}).json()
+    assert count == {"value": 2, "ids": [97, 98]}
+
+
+def test_clients_are_told_that_a_key_is_needed(tmp_path: Path) -> None:
+    with Gateway(tmp_path, access=Access(api_key="k")) as locked, locked.client() as client:
+        answer = client.get("/api/extra/version", headers={"authorization": "Bearer k"})
+        assert answer.json()["protected"] is True
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/extra/websearch",
+        "/api/extra/data/list",
+        "/api/admin/list_options",
+        "/v1/images/generations",
+        "/v1/audio/speech",
+        "/v1/moderations",
+    ],
+)
+def test_what_this_server_does_not_do_is_501_with_the_reason(
+    client: httpx.Client, path: str
+) -> None:
+    answer = client.post(path, json={})
+    assert answer.status_code == 501 and "this server" in answer.text
 
 
 def test_abort_without_body_ends_completions_too(slow: Gateway) -> None:

@@ -9,6 +9,7 @@ import pytest
 from innkeeper.api import llamacpp
 from innkeeper.core import SamplingParams
 from innkeeper.core.request import WHOLE_CONTEXT
+from tests.unit.api.gateway import Gateway
 
 GREEDY = {"prompt": "Once", "temperature": 0, "n_predict": 12}
 
@@ -157,6 +158,44 @@ def test_status_routes(client: httpx.Client) -> None:
     assert client.get("/lora-adapters").json() == []
     assert client.get("/v1/health").json()["status"] == "ok"
     assert set(client.get("/version").json()) == {"version"}
+
+
+def test_a_routers_models_are_loaded_and_unloaded_by_name(two: Gateway) -> None:
+    with two.client() as client:
+        for name in ("a", "b"):
+            assert client.post("/models/load", json={"model": name}).json() == {"success": True}
+        assert client.post("/models/unload", json={"model": "a"}).json() == {"success": True}
+        states = {
+            each["id"]: each["status"]["value"] for each in client.get("/models").json()["data"]
+        }
+        assert states == {"a": "unloaded", "b": "loaded"}
+        unknown = client.post("/models/load", json={"model": "c"})
+        assert unknown.status_code == 404
+        assert unknown.json()["error"]["type"] == "not_found_error"
+
+
+def test_slots_fail_on_request_where_none_is_free(client: httpx.Client) -> None:
+    assert client.get("/slots", params={"fail_on_no_slot": 1}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions/input_tokens", {"messages": [{"role": "user", "content": "hi"}]}),
+        ("/v1/responses/input_tokens", {"input": "hi"}),
+    ],
+)
+def test_input_tokens_are_what_the_prompt_would_cost(
+    client: httpx.Client, path: str, body: dict[str, Any]
+) -> None:
+    route = path.removesuffix("/input_tokens")
+    limit = {"max_output_tokens" if "input" in body else "max_tokens": 1}
+    usage = client.post(route, json={**body, **limit}).json()["usage"]
+    cost = usage.get("prompt_tokens", usage.get("input_tokens"))
+    assert client.post(path, json=body).json() == {
+        "object": "response.input_tokens",
+        "input_tokens": cost,
+    }
 
 
 def test_errors_have_llama_servers_shape(client: httpx.Client) -> None:
