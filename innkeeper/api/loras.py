@@ -48,12 +48,12 @@ def _add_oobabooga(routes: APIRouter, models: Models, loras: Loras) -> None:
             "lora_names", (await read_json(request)).get("lora_names")
         )
         found = tuple(loras.find(name) for name in given)
-        await models.start_reload(loras=found).wait()
+        await _change(models, found)
         return json_response("OK")
 
     @routes.post(f"{prefix}/unload", summary="Load the model again, without adapters", tags=[*tags])
     async def unload() -> Response:
-        await _without(models)
+        await _change(models, ())
         return json_response("OK")
 
 
@@ -80,12 +80,12 @@ def _add_tabby(routes: APIRouter, models: Models, loras: Loras) -> None:
     async def load(request: Request) -> Response:
         found, missing = _tabbys((await read_json(request)).get("loras"), loras)
         if found:
-            await models.start_reload(loras=tuple(found.values())).wait()
+            await _change(models, tuple(found.values()))
         return json_response({"success": list(found), "failure": missing})
 
     @routes.post("/v1/lora/unload", summary="Load the model again, without adapters", tags=[*tags])
     async def unload() -> Response:
-        await _without(models)
+        await _change(models, ())
         return json_response(None)
 
 
@@ -105,14 +105,14 @@ def _add_llama_server(routes: APIRouter, models: Models) -> None:
         scales = _scales(await request.body(), len(loaded))
         # as in llama-server, an adapter that is not named gets 0
         changed = tuple(LoraAdapter(each.path, scales.get(i, 0.0)) for i, each in enumerate(loaded))
-        if changed != loaded:
-            await models.start_reload(loras=changed).wait()
+        await _change(models, changed)
         return json_response({"success": True})
 
 
-async def _without(models: Models) -> None:
-    if models.facts is not None and models.facts.loras:
-        await models.start_reload(loras=()).wait()
+async def _change(models: Models, loras: tuple[LoraAdapter, ...]) -> None:
+    """Loads the current model again if that changes anything."""
+    if models.current_config().loras != loras:
+        await models.start_reload(loras=loras).wait()
 
 
 def _tabbys(given: Any, loras: Loras) -> tuple[dict[str, LoraAdapter], list[str]]:

@@ -199,6 +199,7 @@ def _wanted(body: Mapping[str, Any]) -> Wanted:
         include=() if include == ("*",) else include,
         exclude=exclude,
         token=token,
+        field="repo_id",
     )
 
 

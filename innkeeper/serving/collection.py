@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 from msgspec import Struct
 
-from innkeeper.errors import InnkeeperError, NotFoundError, UnsupportedModelError
+from innkeeper.errors import (
+    InnkeeperError,
+    InvalidRequestError,
+    NotFoundError,
+    UnsupportedModelError,
+)
 from innkeeper.hub.errors import DownloadPausedError
 from innkeeper.library import Library
 from innkeeper.serving.jobs import Watched
@@ -19,6 +24,7 @@ from innkeeper.serving.models import Models
 from innkeeper.serving.names import ModelEntry, model_name
 
 if TYPE_CHECKING:
+    from innkeeper.hub.address import Address
     from innkeeper.hub.client import Hub
     from innkeeper.hub.listing import Listing
     from innkeeper.hub.progress import Progress
@@ -41,6 +47,8 @@ class Wanted(Struct, frozen=True, kw_only=True):
     """Patterns of file names, such as ``*Q4_K_M*``; none = all."""
     exclude: tuple[str, ...] = ()
     token: str | None = None
+    field: str = "model"
+    """What a request calls ``address``, for errors."""
 
 
 class PullState(Struct, frozen=True, kw_only=True):
@@ -168,11 +176,10 @@ class Collection:
 
     def _download(self, job: PullJob, wanted: Wanted) -> str:
         """In a thread of its own; the model's name."""
-        from innkeeper.hub.address import parse_address
         from innkeeper.hub.download import Download
         from innkeeper.hub.listing import list_repo
 
-        address = parse_address(wanted.address)
+        address = _address(wanted)
         hub = self._open_hub(wanted.token)
         listing = list_repo(hub, address.repo_id, wanted.revision)
         variant = _chosen(listing, address.wanted, wanted)
@@ -196,6 +203,17 @@ def _open_hub(token: str | None) -> "Hub":
     from innkeeper.hub.client import Hub
 
     return Hub(token=token)
+
+
+def _address(wanted: Wanted) -> "Address":
+    """Raises: InvalidRequestError naming the field."""
+    from innkeeper.hub.address import parse_address
+
+    try:
+        return parse_address(wanted.address)
+    except InvalidRequestError as error:
+        message = f"{wanted.field}: {error.message}"
+        raise InvalidRequestError(message, field=wanted.field, hint=error.hint) from None
 
 
 def _chosen(listing: "Listing", quant: str | None, wanted: Wanted) -> "Variant":

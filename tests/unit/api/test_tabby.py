@@ -154,7 +154,8 @@ def test_a_download_answers_with_the_models_name(own: httpx.Client, server: Loca
     assert "org/m/m-Q8_0" in [each["id"] for each in own.get("/v1/model/list").json()["data"]]
     none = own.post("/v1/download", json={"repo_id": "org/m", "include": ["*.exe"]})
     assert none.status_code == 404 and "include" in none.json()["detail"]
-    assert own.post("/v1/download", json={"repo_id": "../x"}).status_code == 400
+    bad = own.post("/v1/download", json={"repo_id": "../x"})
+    assert bad.status_code == 400 and bad.json()["detail"].startswith("repo_id: ")
     assert own.post("/v1/download", json={**body, "repo_type": "dataset"}).status_code == 400
 
 
