@@ -1,11 +1,10 @@
 """Ollama's API. Streaming is its default: one JSON object a line, and each line a chunk of its own,
 since clients parse chunks. A model that is here and not loaded is loaded by its name."""
 
+import asyncio
 import contextlib
-import hashlib
 from collections.abc import AsyncGenerator, Sequence
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -16,16 +15,14 @@ from starlette.responses import PlainTextResponse, Response
 from innkeeper.api import schema, tools
 from innkeeper.api.chat import ChatLogprob, content_logprobs
 from innkeeper.api.infill import fill_prompt
+from innkeeper.api.ollama_cards import Cards, find, time_text
 from innkeeper.api.ollama_fields import CHAT_BODY, TEXT_BODY, Call, model_name, parse
 from innkeeper.api.openai import json_response
 from innkeeper.api.replies import collect, finish_reason, json_bytes
 from innkeeper.api.stream import EventStream, read_json, unless_client_leaves
-from innkeeper.core import CallDelta, ModelFacts
+from innkeeper.core import CallDelta
 from innkeeper.core.frames import Delta, Finished, SeenPrompt
-from innkeeper.errors import NotFoundError
-from innkeeper.prompt import CHATML, reply_form
-from innkeeper.serving import Generate, LoadedModel, ModelEntry, Models
-from innkeeper.serving.names import bare, match
+from innkeeper.serving import Generate, Models
 
 OLLAMA_VERSION = "0.12.6"
 """The Ollama whose API is here; clients switch features on by it."""
@@ -33,7 +30,6 @@ OLLAMA_VERSION = "0.12.6"
 _NDJSON = "application/x-ndjson"
 _NEVER_SECONDS = 1e9
 """No pings: an empty line would be no JSON."""
-_NEVER = "2318-01-01T00:00:00Z"
 _NAME_BODY = schema.body({"model": schema.plain("string", "a name of the list")}, ("model",))
 _NS_PER_MS = 1_000_000
 
@@ -85,6 +81,8 @@ def _add_generation(routes: APIRouter, generate: Generate, models: Models) -> No
 
 
 def _add_models(routes: APIRouter, models: Models) -> None:
+    cards = Cards(models)
+
     @routes.head("/", include_in_schema=False)
     @routes.get("/", summary="A sign of life")
     async def root() -> Response:
@@ -98,16 +96,16 @@ def _add_models(routes: APIRouter, models: Models) -> None:
     @routes.head("/api/tags", include_in_schema=False)
     @routes.get("/api/tags", summary="Models that can be loaded")
     async def tags() -> Response:
-        return json_response({"models": [_tag(each, models) for each in _listed(models)]})
+        return json_response({"models": await asyncio.to_thread(cards.tags)})
 
     @routes.get("/api/ps", summary="The loaded models")
     async def ps() -> Response:
-        return json_response({"models": [_loaded(each, models) for each in models.loaded]})
+        return json_response({"models": [cards.loaded(each) for each in models.loaded]})
 
     @routes.post("/api/show", summary="What a model is", openapi_extra=_NAME_BODY)
     async def show(request: Request) -> Response:
         entry = find(model_name(await read_json(request)), models)
-        return json_response(_about(entry, models))
+        return json_response(await asyncio.to_thread(cards.about, entry))
 
 
 async def _reply(
@@ -147,25 +145,6 @@ def lines(pieces: AsyncGenerator[bytes, None]) -> EventStream:
         last=lambda error_body: error_body + b"\n",
         media_type=_NDJSON,
     )
-
-
-def _listed(models: Models) -> list[ModelEntry]:
-    """What can be loaded, and what is loaded, even if its file is gone."""
-    entries = {each.name: each for each in models.entries()}
-    gone = [each.facts for each in models.loaded if each.name not in entries]
-    return [
-        *(ModelEntry(each.name, Path(each.path), each.size_bytes) for each in gone),
-        *entries.values(),
-    ]
-
-
-def find(name: str, models: Models) -> ModelEntry:
-    """Raises: NotFoundError, as Ollama's clients expect, whatever is loaded."""
-    listed = {each.name: each for each in _listed(models)}
-    if (found := match(bare(name), listed)) is not None:
-        return listed[found]
-    shown = ", ".join(listed) or "none yet"
-    raise NotFoundError(f"model '{name[:80]}' not found", field="model", hint=f"here: {shown}")
 
 
 async def _lines(call: Call, generate: Generate) -> AsyncGenerator[bytes, None]:
@@ -270,94 +249,4 @@ def _text(
 
 
 def _now() -> str:
-    return _time(datetime.now(UTC))
-
-
-def _time(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def _tag(entry: ModelEntry, models: Models) -> dict[str, Any]:
-    name = f"{entry.name}:latest"
-    try:
-        seconds = entry.path.stat().st_mtime
-    except OSError:
-        seconds = 0.0
-    known = f"{entry.name} {entry.size_bytes} {seconds}".encode()
-    return {
-        "name": name,
-        "model": name,
-        "modified_at": _time(datetime.fromtimestamp(seconds, UTC)),
-        "size": entry.size_bytes,
-        "digest": hashlib.sha256(known).hexdigest(),
-        "details": _details(_facts(entry, models)),
-    }
-
-
-def _facts(entry: ModelEntry, models: Models) -> ModelFacts | None:
-    return next((each.facts for each in models.loaded if each.name == entry.name), None)
-
-
-def _details(facts: ModelFacts | None) -> dict[str, Any]:
-    family = facts.architecture if facts else ""
-    return {
-        "parent_model": "",
-        "format": "gguf",
-        "family": family,
-        "families": [family] if family else [],
-        "parameter_size": _rounded(facts.num_params) if facts else "",
-        "quantization_level": facts.description.rpartition(" ")[2] if facts else "",
-    }
-
-
-def _rounded(num_params: int) -> str:
-    for unit, size in (("B", 1e9), ("M", 1e6)):
-        if num_params >= size:
-            return f"{num_params / size:.1f}{unit}"
-    return f"{num_params / 1e3:.0f}K"
-
-
-def _loaded(model: LoadedModel, models: Models) -> dict[str, Any]:
-    facts = model.facts
-    tag = _tag(ModelEntry(facts.name, Path(facts.path), facts.size_bytes), models)
-    del tag["modified_at"]
-    on_gpu = facts.num_gpu_layers / facts.num_layers if facts.num_layers else 0.0
-    vram = 0 if facts.device == "CPU" else round(facts.size_bytes * min(1.0, on_gpu))
-    left = models.seconds_left(model)
-    leaves = _NEVER if left is None else _time(datetime.now(UTC) + timedelta(seconds=left))
-    return {**tag, "expires_at": leaves, "size_vram": vram, "context_length": facts.num_ctx}
-
-
-def _about(entry: ModelEntry, models: Models) -> dict[str, Any]:
-    """More is known of a loaded model than of the others."""
-    known = _facts(entry, models)
-    info: dict[str, Any] = {}
-    if known:
-        info = {
-            "general.architecture": known.architecture,
-            "general.parameter_count": known.num_params,
-            f"{known.architecture}.context_length": known.num_ctx_train,
-            f"{known.architecture}.block_count": known.num_layers,
-        }
-    tag = _tag(entry, models)
-    return {
-        "modelfile": f"FROM {entry.name}",
-        "parameters": "",
-        "template": (known.chat_template or CHATML) if known else "",
-        "details": tag["details"],
-        "model_info": info,
-        "capabilities": _capabilities(known),
-        "modified_at": tag["modified_at"],
-    }
-
-
-def _capabilities(known: ModelFacts | None) -> list[str]:
-    """What clients switch features on by. Tools need nothing of the model."""
-    if known is not None and known.pooling:
-        return ["embedding"]
-    found = ["completion", "tools"]
-    if known is not None and known.fill_ids:
-        found.append("insert")
-    if known is not None and reply_form.names_reasoning(known.chat_template):
-        found.append("thinking")
-    return found
+    return time_text(datetime.now(UTC))

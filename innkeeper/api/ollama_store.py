@@ -13,7 +13,8 @@ from starlette.responses import Response
 
 from innkeeper.api import schema, values
 from innkeeper.api.errors import NotSupportedError
-from innkeeper.api.ollama import find, lines
+from innkeeper.api.ollama import lines
+from innkeeper.api.ollama_cards import find
 from innkeeper.api.ollama_fields import model_name
 from innkeeper.api.openai import json_response
 from innkeeper.api.replies import json_bytes

@@ -13,6 +13,7 @@ from innkeeper.hub.client import Hub
 from tests.hub import LocalHub
 from tests.hub.bytes import noise
 from tests.hub.fixtures import hf_home, hub, server, waits
+from tests.hub.models import write_llama
 from tests.unit.api.gateway import Gateway
 
 __all__ = ["hf_home", "hub", "server", "waits"]
@@ -164,3 +165,15 @@ def test_blobs_are_answered(client: httpx.Client) -> None:
     assert client.head(path).status_code == 404
     assert client.post(path, content=b"x").status_code == 501
     assert client.post("/api/push", json={"model": "a"}).status_code == 501
+
+
+def test_a_model_is_known_before_it_is_loaded(client: httpx.Client, models: Path) -> None:
+    write_llama(models / "big-Q4_K_M.gguf", num_tokens=100)
+    shown = client.post("/api/show", json={"model": "big-Q4_K_M"}).json()
+    assert shown["details"]["family"] == "llama"
+    assert shown["details"]["quantization_level"] == "Q4_K", "as its tensors are"
+    assert shown["details"]["parameter_size"] == "7.0B"
+    assert shown["model_info"]["llama.context_length"] == 8192
+    assert shown["capabilities"] == ["completion", "tools"]
+    tags = client.get("/api/tags").json()["models"]
+    assert [each["details"]["family"] for each in tags] == ["", "llama"], "a.gguf is broken"
