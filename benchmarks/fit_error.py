@@ -21,12 +21,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.report import Table
+from innkeeper.core import EngineConfig
 from innkeeper.formats import gguf
 from innkeeper.formats.gguf_header import GgufHeader
 from innkeeper.planner.estimate import ContextSettings, estimate
+from innkeeper.planner.fit import fit
 from innkeeper.planner.hardware import X86_REPACK_TYPES, probe
 from innkeeper.planner.shape import ModelShape, read_shape
 from innkeeper.planner.verify import dry_run, verify
+from innkeeper.serving.fit import wishes_of
 from innkeeper.units import MIB, format_bytes
 
 _COLUMNS = (
@@ -246,47 +249,41 @@ def _truth_row(
 
 
 def resident(model: Path, num_ctx: int) -> str:
-    """Predicted anonymous memory beside that of a child that loads and fills the context."""
+    """``total_bytes`` of ``innkeeper fit`` beside the anonymous memory of a child that loads the
+    model with the same settings and fills its context."""
     header, machine = gguf.read_model(model).header, probe()
     rows = Table("flash attention", "predicted", "measured", "error")
     for flash in (False, True):
-        settings = ContextSettings(
-            num_pool=num_ctx,
-            max_sequences=8,
-            num_outputs=8,
-            max_batch=128,
-            max_ubatch=128,
-            flash_attention=flash,
-            repack_types=machine.repack_types,
-        )
-        predicted = verify(header, settings).total_bytes
+        wishes = wishes_of(_config(model, num_ctx, flash=flash))
+        predicted = fit(header, machine, wishes, name=model.stem, verify=verify).needs.total_bytes
         command = [sys.executable, "-m", "benchmarks.fit_error", "fill", str(model)]
         command += [str(num_ctx), str(int(flash))]
         run = subprocess.run(command, capture_output=True, text=True, check=True)
         measured = int(json.loads(run.stdout)["anonymous_bytes"])
         error = f"{predicted / measured - 1:+.2%}"
         rows.add("on" if flash else "off", format_bytes(predicted), format_bytes(measured), error)
-    return rows.markdown(f"context {num_ctx:,}, ubatch 128, eight sequence ids")
+    return rows.markdown(f"context {num_ctx:,}, as innkeeper up sets it up")
 
 
-def fill(model: Path, num_ctx: int, *, flash: bool) -> None:
-    """The child: the engine's own runner, loaded and fed until its context is full."""
-    from innkeeper.backends.llama_cpp.load import load
-    from innkeeper.core import EngineConfig
-    from innkeeper.engine import child  # noqa: F401  (what an engine process imports)
-    from innkeeper.engine.runner import Row
-
-    config = EngineConfig(
+def _config(model: Path, num_ctx: int, *, flash: bool) -> EngineConfig:
+    return EngineConfig(
         backend="llama_cpp",
         path=str(model),
         name=model.stem,
         num_ctx=num_ctx,
         num_pool=num_ctx,
-        max_ubatch=128,
         num_gpu_layers=0,
         flash_attention=flash,
     )
-    runner = load(config, lambda _fraction: None)
+
+
+def fill(model: Path, num_ctx: int, *, flash: bool) -> None:
+    """The child: the engine's own runner, loaded and fed until its context is full."""
+    from innkeeper.backends.llama_cpp.load import load
+    from innkeeper.engine import child  # noqa: F401  (what an engine process imports)
+    from innkeeper.engine.runner import Row
+
+    runner = load(_config(model, num_ctx, flash=flash), lambda _fraction: None)
     for start in range(0, num_ctx, runner.max_rows):
         end = min(start + runner.max_rows, num_ctx)
         runner.forward([Row(300 + at % 97, at, 0, at == end - 1) for at in range(start, end)])

@@ -17,6 +17,8 @@ from innkeeper.errors import InnkeeperError, InvalidRequestError, NotFoundError
 from innkeeper.units import format_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from innkeeper.config import Settings
     from innkeeper.formats.source import Source
     from innkeeper.hub.fit import RepoRow
@@ -82,12 +84,18 @@ def fit(
 
     key_type, value_type = _kv_types(kv_type)
     settings = options.settings()
-    asked = replace(wishes(settings), max_ubatch=ubatch, flash_attention=flash_attn)
-    if key_type:
-        asked = replace(asked, kv_type_k=key_type, kv_type_v=value_type)
-    if (batch, outputs, kv_unified) != (None, None, None):
-        asked = _bare(asked, batch, outputs, kv_unified is not False)
-    found = _Asked(settings, machine(settings), asked, None if no_verify else verify)
+
+    def overruled(asked: "Wishes") -> "Wishes":
+        is_bare = (batch, outputs, kv_unified) != (None, None, None)
+        if is_bare:
+            asked = wishes(settings)  # whatever was measured to be fastest
+        flash = asked.flash_attention if flash_attn is None else flash_attn
+        asked = replace(asked, max_ubatch=ubatch or asked.max_ubatch, flash_attention=flash)
+        if key_type:
+            asked = replace(asked, kv_type_k=key_type, kv_type_v=value_type)
+        return _bare(asked, batch, outputs, kv_unified is not False) if is_bare else asked
+
+    found = _Asked(settings, machine(settings), overruled, None if no_verify else verify)
     rows = found.everything() if target is None else found.one(target)
     if json:
         print(json_text.dumps(rows, indent=2))
@@ -113,11 +121,16 @@ class _Asked:
     """What one call of ``fit`` looks at. Rows are JSON objects already."""
 
     def __init__(
-        self, settings: "Settings", hardware: "Hardware", wishes: "Wishes", verify: "Verify | None"
+        self,
+        settings: "Settings",
+        hardware: "Hardware",
+        overruled: "Callable[[Wishes], Wishes]",
+        verify: "Verify | None",
     ) -> None:
         self.settings = settings
         self.hardware = hardware
-        self.wishes = wishes
+        self.overruled = overruled
+        self.wishes = overruled(wishes(settings))
         self.verify = verify
 
     def one(self, target: str) -> dict[str, Any] | list[dict[str, Any]]:
@@ -162,7 +175,8 @@ class _Asked:
             return {**_torch_row(LocalSource(path), name, self.wishes), "path": str(path)}
         header = gguf.read_model(file).header
         verify = None if is_quick else self.verify
-        row = fit_header(header, self.hardware, self.wishes, name=name, verify=verify)
+        asked = self.overruled(wishes(self.settings, file, self.hardware))
+        row = fit_header(header, self.hardware, asked, name=name, verify=verify)
         return {**row.to_json(), "exact": True, "path": str(path)}
 
     def _repo(self, target: str) -> dict[str, Any] | list[dict[str, Any]]:

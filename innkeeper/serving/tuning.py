@@ -90,6 +90,12 @@ class Tuning:
         return found
 
 
+def known(cache: Path, config: EngineConfig, hardware: Hardware) -> EngineConfig:
+    """``config`` as ``Tuning`` would change it by what was measured before; nothing is measured."""
+    tuning = Tuning(cache, lambda header, hardware, stop: None)
+    return tuning(config, hardware, lambda fraction, stage: None, Event())
+
+
 def _agrees(config: EngineConfig, hardware: Hardware, settings: CpuSettings) -> bool:
     """Whether what the user set by hand is left as it is."""
     default = CpuSettings(num_threads=hardware.num_usable_cores)

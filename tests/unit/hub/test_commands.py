@@ -24,6 +24,7 @@ from innkeeper.library import catalogue
 from innkeeper.planner.estimate import ContextSettings, estimate
 from innkeeper.planner.hardware import probe
 from innkeeper.planner.plan import RESERVE_RAM_BYTES
+from innkeeper.planner.tune import CpuSettings, Timing, Tuned, remember
 from innkeeper.serving.fit import Need, check_model, choose_sizes
 from tests.hub import Fault, HubFile, LocalHub
 from tests.hub.models import write_llama
@@ -262,6 +263,23 @@ def test_fit_speaks_of_a_bare_context_where_it_is_asked_for_one(
     )
     found = {key: row[key] for key in expected.to_json()}
     assert found == expected.to_json()
+
+
+def test_fit_counts_what_was_measured_to_be_fastest_here(
+    stocked: LocalHub, run: Any, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("innkeeper.serving.tuning.MIN_WEIGHTS_BYTES", 1)
+    here = replace(probe(), instruction_sets=frozenset({"avx2"}), gpus=())
+    monkeypatch.setattr("innkeeper.cli.fit.machine", lambda _: here)
+    path = tmp_path / "m-Q4_K_M.gguf"
+    fit = ("fit", str(path), "--no-verify", "--json", "--ctx", "512")
+    usual = run(*fit).json
+    settings = [CpuSettings(repack=repack, num_threads=2) for repack in (True, False)]
+    found = Tuned((Timing(settings[0], 0.01, 0.03), Timing(settings[1], 0.005, 0.02)))
+    remember(Home(home).tuning, gguf.read(path), here, found)
+    assert usual["repack_bytes"] > run(*fit).json["repack_bytes"] == 0
+    bare = (*fit, "--outputs", "0")
+    assert run(*bare).json["repack_bytes"] == usual["repack_bytes"]
 
 
 LONG = ("--ctx", "300000", "--kv-type", "f16")
