@@ -15,6 +15,7 @@ from innkeeper.cli.ls import ls
 from innkeeper.cli.options import Options, with_settings
 from innkeeper.cli.pull import pull
 from innkeeper.cli.rm import rm
+from innkeeper.cli.search import search
 from innkeeper.cli.tune import tune
 from innkeeper.errors import (
     InnkeeperError,
@@ -113,10 +114,12 @@ def connect(
     run_connect(options, client, as_json=json)
 
 
-for _command in (fit, identify, pull, ls, rm, tune):
+for _command in (search, fit, identify, pull, ls, rm, tune):
     app.command()(_command)
 
-COMMANDS = frozenset({"up", "fit", "identify", "pull", "ls", "rm", "tune", "doctor", "connect"})
+COMMANDS = frozenset(
+    {"up", "fit", "identify", "pull", "ls", "rm", "tune", "doctor", "connect", "search"}
+)
 
 
 def main(arguments: list[str] | None = None) -> None:

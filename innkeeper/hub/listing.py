@@ -85,12 +85,18 @@ def list_repo(hub: Hub, repo_id: str, revision: str | None = None) -> Listing:
 
 
 def search(
-    hub: Hub, words: str = "", *, author: str | None = None, limit: int = 20
+    hub: Hub,
+    words: str = "",
+    *,
+    author: str | None = None,
+    tag: str | None = None,
+    limit: int = 20,
 ) -> list[FoundRepo]:
     """Models whose names have ``words``, the most downloaded first. Raises: HubError."""
     params: dict[str, str | int | list[str]] = {"sort": "downloads", "limit": limit}
     params |= {"search": words} if words else {}
     params |= {"author": author} if author else {}
+    params |= {"filter": tag} if tag else {}
     data = hub.get_json("/api/models", params)
     try:
         return [_found(_info(entry)) for entry in data[:limit]]

@@ -134,6 +134,18 @@ def test_what_was_pulled_is_listed_identified_and_removed(
     assert list((home / "models").iterdir()) == []
 
 
+def test_models_are_found_by_words_and_author(stocked: LocalHub, run: Any) -> None:
+    stocked.repos["org/m"].tags = ("safetensors",)
+    stocked.add("other/m-GGUF", {"m.gguf": b"x"})
+    assert [row["repo_id"] for row in run("search", "m", "--json").json] == ["other/m-GGUF"]
+    every = run("search", "M", "--any-format", "--json").json
+    assert {row["repo_id"] for row in every} == {"org/m", "other/m-GGUF"}
+    assert "innkeeper fit other/m-GGUF" in run("search", "--author", "other").out
+    assert "Fewer words" in run("search", "nothing", "--author", "other").err
+    assert run("search").code == 2
+    assert run("search", "m", "--offline").code == 1
+
+
 def test_further_folders_are_used_where_they_are(
     run: Any, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

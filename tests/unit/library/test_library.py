@@ -93,6 +93,23 @@ def test_other_programs_folders_are_used_where_they_are(models: Path, tmp_path: 
     assert list(models.iterdir()) == []
 
 
+def test_text_generation_webuis_models_are_used_where_they_are(
+    models: Path, tmp_path: Path
+) -> None:
+    theirs = tmp_path / "text-generation-webui" / "user_data" / "models"
+    made.text(theirs / "place-your-models-here.txt", "")
+    made.text(theirs / "config.yaml", "")
+    made.gguf(theirs / "tale-Q4_K_M.gguf")
+    made.gguf_split(theirs / "big", "big-Q4_K_M", 3)
+    made.hf(theirs / "org_st")
+    before = {path: path.stat().st_mtime_ns for path in theirs.rglob("*")}
+    library = Library(models, [theirs])
+    assert names(library) == ["big/big-Q4_K_M", "org_st", "tale-Q4_K_M"]
+    assert all(model.problem is None for model in library.models())
+    assert {path: path.stat().st_mtime_ns for path in theirs.rglob("*")} == before
+    assert list(models.iterdir()) == []  # nothing was copied
+
+
 def cache(tmp_path: Path) -> Path:
     """Hugging Face's cache with a GGUF and a set of safetensors."""
     root = tmp_path / "hub"
