@@ -136,12 +136,13 @@ class _Asked:
     def one(self, target: str) -> dict[str, Any] | list[dict[str, Any]]:
         """One object for a file or a quantization, a list for a repository."""
         from innkeeper.hub.address import looks_remote
+        from innkeeper.library import resolve
 
         path = Path(target).expanduser()
         if path.exists():
             return self._local(path, path.name)
         try:
-            return self._local(open_library(self.settings).resolve(target), target)
+            return self._local(resolve(target, open_library(self.settings)), target)
         except (NotFoundError, InvalidRequestError):
             if not looks_remote(target):
                 raise
@@ -339,11 +340,12 @@ def _show(found: dict[str, Any] | list[dict[str, Any]], hardware: "Hardware") ->
         )
     for row in rows:
         table.add_row(*_cells(row))
-    console.print(table)
+    console.print(table if rows else "There is no model here yet; innkeeper search finds some.")
     if isinstance(found, dict):
         console.print(Text(found["reason"]))
         for reason in found.get("reasons", ()):
-            console.print(Text(f"- {reason}", style="dim"))
+            if reason != found["reason"]:
+                console.print(Text(f"- {reason}", style="dim"))
     best = next((row for row in rows if row.get("rank") == 1), None)
     if best is not None:
         console.print(Text(f"innkeeper up {best['name']} downloads and serves the best of them."))

@@ -42,12 +42,13 @@ def _identify(settings: "Settings", target: str) -> "Identity":
     from innkeeper.errors import InvalidRequestError, NotFoundError
     from innkeeper.formats.identify import identify as identify_path
     from innkeeper.hub.address import looks_remote
+    from innkeeper.library import resolve
 
     path = Path(target).expanduser()
     if path.exists():
         return identify_path(path)
     try:
-        return identify_path(open_library(settings).resolve(target))
+        return identify_path(resolve(target, open_library(settings)))
     except (NotFoundError, InvalidRequestError):
         if not looks_remote(target):
             raise

@@ -8,7 +8,7 @@ from innkeeper.hub.listing import check_repo_id
 
 _PAGE = re.compile(r"(?:https?://[^/\s]+/|(?:www\.)?(?:huggingface\.co|hf\.co)/|hf://)(.+)", re.I)
 _INSIDE = re.compile(r"/(?:tree|blob|resolve|raw)/[^/]+(?:/(.*))?$")
-_SHAPE = re.compile(r"[\w.-]+/[\w.-]+(?::.+)?", re.ASCII)
+_SHAPE = re.compile(r"[A-Za-z0-9][\w.-]*/\w[\w.-]*(?<!\.gguf)(?::.+)?", re.ASCII)
 
 
 class Address(NamedTuple):

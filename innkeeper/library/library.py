@@ -204,7 +204,13 @@ def resolve(name: str, library: Library) -> Path:
     Raises: as ``Library.resolve``.
     """
     path = Path(name).expanduser()
-    return path if path.exists() else library.resolve(name)
+    if path.exists():
+        return path
+    try:
+        return library.resolve(name)
+    except NotFoundError as error:
+        message = f"there is no file {name[:200]}, and {error.message.removeprefix('there is ')}"
+        raise NotFoundError(message, hint=error.hint) from None
 
 
 def _link_file(source: Path, target: Path) -> None:

@@ -1,7 +1,7 @@
 """Does it fit, and which of several is best? One row per model or quantization."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import msgspec
@@ -77,7 +77,13 @@ def fit(
 
     Raises: UnsupportedModelError, CorruptModelError.
     """
-    return _row(plan(header, hardware, wishes, verify=verify), header, name)
+    found = plan(header, hardware, wishes, verify=verify)
+    if not found.fits and wishes.num_ctx:
+        shorter = plan(header, hardware, replace(wishes, num_ctx=None, num_pool=None))
+        if shorter.fits and shorter.num_ctx < wishes.num_ctx:
+            hint = f"it fits with a context of {shorter.num_ctx:,} tokens"
+            found = replace(found, reasons=(*found.reasons, hint))
+    return _row(found, header, name)
 
 
 def _row(found: Plan, header: GgufHeader, name: str) -> FitRow:

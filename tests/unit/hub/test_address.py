@@ -23,7 +23,10 @@ def test_a_repository_is_understood(text: str, repo_id: str, wanted: str | None)
     assert parse_address(text) == (repo_id, wanted)
 
 
-@pytest.mark.parametrize("text", ["model.gguf", "./a/b/c.gguf", "/models/m.gguf", "C:\\m.gguf", ""])
+@pytest.mark.parametrize(
+    "text",
+    ["model.gguf", "./a/b/c.gguf", "/models/m.gguf", "C:\\m.gguf", "", "./m", "../m", "a/m.gguf"],
+)
 def test_a_path_is_no_repository(text: str) -> None:
     assert not looks_remote(text)
 

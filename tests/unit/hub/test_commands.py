@@ -371,7 +371,9 @@ def test_fit_without_a_name_has_the_models_here_and_the_catalogues(
         (("identify", "none.gguf"), 2, "none.gguf"),
         (("rm", "none", "--yes"), 2, "no model 'none'"),
         (("fit", "org/m:Q8_0", "--kv-type", "f17"), 2, "allowed: auto, f32"),
-        (("fit", "none.gguf"), 2, "none.gguf"),
+        (("fit", "none.gguf"), 2, "there is no file none.gguf, and no model"),
+        (("identify", "./none"), 2, "there is no file ./none, and no model"),
+        (("tune", "none.gguf"), 2, "there is no file none.gguf, and no model"),
     ],
 )
 def test_bad_input_is_one_line_and_an_exit_code(

@@ -85,6 +85,13 @@ def test_what_does_not_fit_comes_last_and_says_why() -> None:
     assert "too little" in ranked[-1].reason
 
 
+def test_a_context_that_is_too_long_says_which_one_fits() -> None:
+    row = fit(seven_b(), with_ram(10 * GIB), Wishes(num_ctx=131_072, kv_type_k="f16"), name="m")
+    assert not row.fits
+    fitting = fit(seven_b(), with_ram(10 * GIB), Wishes(kv_type_k="f16"), name="m").num_ctx
+    assert row.reasons[-1] == f"it fits with a context of {fitting:,} tokens"
+
+
 def test_nothing_fits_gives_no_choice() -> None:
     assert choose(rows(with_ram(GIB), "q8_0", "f16"))[0] is None
 
