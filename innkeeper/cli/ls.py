@@ -63,6 +63,13 @@ def open_library(settings: "Settings", folders: list[Path] | None = None) -> "Li
 _OWNERS = {"hf_cache": "Hugging Face's cache", "ollama": "Ollama's"}
 
 
+def _short(num_params: int) -> str:
+    """``7.2B``, ``160M``."""
+    if num_params < 5e8:
+        return f"{num_params / 1e6:.0f}M"
+    return f"{num_params / 1e9:.1f}B"
+
+
 def _table(models: "list[LocalModel]") -> object:
     from rich.table import Table
     from rich.text import Text
@@ -81,7 +88,7 @@ def _table(models: "list[LocalModel]") -> object:
             Text(model.name),
             found.format if found else "?",
             (found.quant or "") if found else "",
-            f"{params / 1e9:.1f}B" if params else "",
+            _short(params) if params else "",
             format_bytes(model.size_bytes),
             f"{context:,}" if context else "",
             Text(note, style="yellow" if model.problem else "dim"),

@@ -14,6 +14,7 @@ from innkeeper.formats.quant_names import (
     disagrees,
     dominant_type,
     gguf_quant,
+    params_warning,
 )
 from innkeeper.formats.source import Source, read_gguf_header
 
@@ -62,6 +63,8 @@ def _with_files(
         values["advice"] = "download the missing parts into the same folder"
         # Sums over half a model would be wrong.
         values["num_params"] = values["bits_per_weight"] = None
+    elif found.format == "gguf":
+        values["warnings"] += tuple(params_warning(found.name, found.num_params))
     return Identity(**values)
 
 

@@ -10,7 +10,7 @@ from innkeeper.formats.chat_format import detect
 from innkeeper.formats.gguf_header import NeedMore
 from innkeeper.formats.hf_config import HfQuant
 from innkeeper.formats.identity import Identity
-from innkeeper.formats.quant_names import claimed_context, claimed_params, claimed_quant
+from innkeeper.formats.quant_names import claimed_context, claimed_quant, params_warning
 from innkeeper.formats.safetensors import SafetensorsHeader, merge, parse, shard_names
 from innkeeper.formats.source import Source
 from innkeeper.units import MIB
@@ -43,7 +43,7 @@ def identify_hf(source: Source, name: str, path: str, *, chosen: str | None = No
     template = _template(source)
     chat = detect(template, name)
     is_usable = quant.method in _TORCH_METHODS and not missing and bool(files) and bool(config)
-    warnings = [*_warnings(source, name, config, quant), *_param_warning(name, params)]
+    warnings = [*_warnings(source, name, config, quant), *params_warning(name, params)]
     return Identity(
         name=name,
         path=path,
@@ -196,12 +196,6 @@ def _method_claim(name: str) -> str | None:
         if re.search(rf"(?<![a-z]){method}(?![a-z0-9])", lower):
             return method
     return None
-
-
-def _param_warning(name: str, params: int | None) -> Iterator[str]:
-    claim = claimed_params(name)
-    if claim and params and not 0.5 < params / claim < 1.6:
-        yield f"the name says {claim / 1e9:g}B parameters; there are {params / 1e9:.2g}B"
 
 
 def _advice(

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from innkeeper.formats.gguf_header import GgufHeader, TensorInfo
 
@@ -82,6 +82,13 @@ def claimed_params(name: str) -> float | None:
         return None
     experts, size = found[0]
     return float(size) * 1e9 * int(experts or 1)
+
+
+def params_warning(name: str, num_params: int | None) -> Iterator[str]:
+    """What to say where a name claims far more or fewer parameters than there are."""
+    claim = claimed_params(name)
+    if claim and num_params and not 0.5 < num_params / claim < 1.6:
+        yield f"the name says {claim / 1e9:g}B parameters; there are {num_params / 1e9:.2g}B"
 
 
 def gguf_quant(header: GgufHeader) -> str:

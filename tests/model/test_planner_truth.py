@@ -2,7 +2,9 @@
 
 import csv
 import importlib.util
+import json
 import os
+import random
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.fit_error import settings_of
+from innkeeper.cli.main import main
 from innkeeper.formats import gguf
 from innkeeper.planner.estimate import MemoryEstimate, estimate
 
@@ -37,16 +40,21 @@ class Row:
 
 
 @pytest.fixture(scope="module")
-def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the headers of the table's models."""
     folder = tmp_path_factory.mktemp("shapes")
     spec = importlib.util.spec_from_file_location("shapes", SHARED / "make_model_shapes.py")
     assert spec and spec.loader
-    shapes = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(shapes)
-    headers = {}
-    for name, config in shapes.MODELS.items():
-        shapes.build(name, config, str(folder))
-        headers[name] = gguf.read(folder / f"{name}.gguf")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    for name, config in script.MODELS.items():
+        script.build(name, config, str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def rows(shapes: Path) -> list[Row]:
+    headers = {path.stem: gguf.read(path) for path in shapes.glob("*.gguf")}
     with TRUTH.open() as file:
         table = list(csv.DictReader(file))
     return [Row(row, estimate(headers[row["model"]], settings_of(row))) for row in table]
@@ -70,6 +78,32 @@ def test_output_buffer_equals_the_log(rows: list[Row]) -> None:
     for row in rows:
         logged_mib = float(row.truth["log_output_mib"])
         assert row.ours.output_bytes / 2**20 == pytest.approx(logged_mib, abs=0.0051)
+
+
+def test_the_command_answers_with_the_same_numbers(
+    rows: list[Row], shapes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    repacked = [row for row in rows if row.truth["repack"] == "1"]
+    for row in random.Random(0).sample(repacked, 24):
+        truth = row.truth
+        flags = {
+            "--ctx": truth["n_ctx"],
+            "--batch": truth["n_batch"],
+            "--ubatch": truth["n_ubatch"],
+            "--parallel": truth["n_seq_max"],
+            "--kv-type": f"{truth['type_k']},{truth['type_v']}",
+            "--outputs": truth["n_outputs_max"],
+            "--gpu-layers": "0",
+        }
+        switches = ["--kv-unified" if truth["kv_unified"] == "1" else "--no-kv-unified"]
+        switches += ["--flash-attn" if truth["flash_attn"] == "1" else "--no-flash-attn"]
+        named = [word for flag in flags.items() for word in flag]
+        path = shapes / f"{truth['model']}.gguf"
+        with pytest.raises(SystemExit):
+            main(["fit", str(path), "--json", "--no-verify", *named, *switches])
+        found = json.loads(capsys.readouterr().out)
+        for kind in ("kv", "recurrent", "output", "compute"):
+            assert found[f"{kind}_bytes"] == getattr(row.ours, f"{kind}_bytes"), (kind, truth)
 
 
 def test_compute_is_close_where_it_claims_to_be(rows: list[Row]) -> None:

@@ -146,6 +146,7 @@ FOUND: dict[str, tuple[Build, dict[str, Any]]] = {
         named("m.Q8_0.gguf", "q4_k", general__file_type=15),
         {"quant": "Q4_K_M", "claimed_quant": "Q8_0", "warnings": ["name says Q8_0"]},
     ),
+    "gguf-size-lie": (named("m-7B-Q4_K_M.gguf"), {"warnings": ["says 7B parameters"]}),
     "f16-called-q4": (named("m.Q4_0.gguf", "f16"), {"quant": "F16", "warnings": ["says Q4_0"]}),
     # GGUF: context
     "context": (
