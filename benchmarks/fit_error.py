@@ -193,7 +193,10 @@ def _spread(errors: list[float]) -> str:
 
 
 def measure_truth(folder: Path, out: Path) -> None:
-    """Dry runs of every model of ``folder`` over a grid; one CSV row each."""
+    """Dry runs of every model of ``folder`` over a grid; one CSV row each.
+
+    Weights are as the header adds up: a dry run does not tell them.
+    """
     with out.open("w", newline="") as file:
         writer = csv.DictWriter(file, _COLUMNS)
         writer.writeheader()
