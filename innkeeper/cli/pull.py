@@ -3,7 +3,6 @@
 import json as json_text
 import sys
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -94,8 +93,10 @@ def pick(
         row = table.best() or RepoRow(choose_variant(listing, None), None)
     else:
         row = RepoRow(choose_variant(listing, wanted), None)
-        with suppress(UnsupportedModelError):  # such as a vision part: wanted all the same
+        try:
             row = table.exact(row.variant)
+        except UnsupportedModelError as error:  # such as a vision part: it was named
+            print(f"{row.variant.name}: {error.message}", file=sys.stderr)
     if row.fit is not None:
         print(f"{row.variant.name}: {row.fit.reason}", file=sys.stderr)
     return row

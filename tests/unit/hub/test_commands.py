@@ -332,6 +332,18 @@ def test_nothing_that_cannot_fit_is_downloaded_unless_it_is_named(
     assert found.code == 0 and "Q8_0: the model needs" in found.err
 
 
+def test_a_model_of_unknown_architecture_is_named_before_the_download(
+    server: LocalHub, run: Any, tmp_path: Path
+) -> None:
+    path = write_llama(tmp_path / "m-Q8_0.gguf", "Q8_0", **SHAPE)
+    path.write_bytes(path.read_bytes().replace(b"llama", b"brand"))
+    server.add("org/new", {path.name: HubFile(path)})
+    found = run("pull", "org/new:Q8_0")
+    assert found.code == 0 and "unknown model architecture" in found.err
+    rough = run("fit", "org/new:Q8_0", "--no-verify", "--json").json
+    assert rough["approximate"] and "a dry run makes it exact" in rough["reasons"][-1]
+
+
 def test_fit_counts_what_overrules_the_plan(stocked: LocalHub, run: Any) -> None:
     fit = ("fit", "org/m:Q8_0", "--no-verify", "--json", "--ctx", "512")
     usual = run(*fit).json
