@@ -311,7 +311,7 @@ def _result(choice: Choice, call: Call) -> Result:
 
 
 async def _pieces(call: Call, generate: Generate, jobs: Jobs) -> AsyncGenerator[bytes, None]:
-    call = msgspec.structs.replace(call, request=msgspec.structs.replace(call.request, n=1))
+    call = msgspec.structs.replace(call, request=_one(call.request))
     job = jobs.begin(call.key)
     last = StreamEvent("", "stop")
     async with contextlib.aclosing(job.follow(_events(call, generate))) as events:
@@ -324,6 +324,14 @@ async def _pieces(call: Call, generate: Generate, jobs: Jobs) -> AsyncGenerator[
                 yield _message(StreamEvent(kept))
             last = StreamEvent("", finish_reason(each), each.warnings or UNSET, each.debug or UNSET)
     yield _message(last)
+
+
+def _one(request: GenerateRequest) -> GenerateRequest:
+    """A stream of this dialect has no place for a second reply."""
+    if request.n == 1:
+        return request
+    warning = f"not applied: n = {request.n} (a stream is one reply)"
+    return msgspec.structs.replace(request, n=1, warnings=(*request.warnings, warning))
 
 
 def _message(event: StreamEvent | Mapping[str, Any]) -> bytes:

@@ -203,10 +203,6 @@ ANTHROPIC = Dialect(
 )
 DIALECTS = {
     "kobold": KOBOLD,
-    "kobold-stream": KOBOLD._replace(
-        route=KOBOLD.route._replace(path="/api/extra/generate/stream"),
-        probes={**KOBOLD.probes, "logprobs": Probe("many"), "n": Probe(0)},
-    ),
     "llama-server": LLAMA,
     "ollama-options": OLLAMA_OPTIONS,
     "ollama-generate": OLLAMA_TEXT,

@@ -60,6 +60,13 @@ def test_stream_joins_to_the_whole_and_ends_without_done(client: httpx.Client) -
     assert [each["finish_reason"] for each in found] == [None] * 12 + ["length"]
 
 
+def test_a_stream_is_one_reply_and_says_so(client: httpx.Client) -> None:
+    body = {"prompt": "Once", "max_length": 3, "n": 2}
+    found = events(client.post("/api/extra/generate/stream", json=body).text)
+    assert "".join(each["token"] for each in found[:-1]) and len(found) == 4
+    assert found[-1]["warnings"] == ["not applied: n = 2 (a stream is one reply)"]
+
+
 @pytest.mark.parametrize("n", [1, 3])
 def test_each_reply_is_a_result(client: httpx.Client, n: int) -> None:
     body = {**GREEDY, "n": n, "temperature": 2}
