@@ -22,9 +22,15 @@ from innkeeper.errors import InvalidRequestError
 from innkeeper.serving import Generate
 
 _OWN = frozenset(
-    "input instructions max_output_tokens text store previous_response_id background include"
-    " truncation tools tool_choice conversation max_tool_calls prompt".split()
+    "input instructions max_output_tokens text store previous_response_id background tools"
+    " tool_choice conversation prompt n".split()
 )
+_OFF: dict[str, tuple[Any, ...]] = {
+    "truncation": ("disabled",),
+    "include": ([],),
+    "max_tool_calls": (None,),
+}
+"""Left to the chat, which knows nothing of them and says so, unless they ask for nothing."""
 _REFUSED = {
     "previous_response_id": "no response is stored here; send the whole chat as input",
     "conversation": "no conversation is stored here; send the whole chat as input",
@@ -43,6 +49,8 @@ _BODY = schema.body(
         "stream": schema.plain("boolean", "answer with server-sent events"),
         "model": schema.plain("string", "a name of /v1/models"),
         **schema.SAMPLING,
+        "n": schema.plain("integer", "1: a response is one reply"),
+        **schema.reported(_OFF),
     },
     ("input",),
 )
@@ -77,7 +85,13 @@ def chat_body(body: Mapping[str, Any]) -> dict[str, Any]:
     for name, why in _REFUSED.items():
         if body.get(name):
             raise InvalidRequestError(f"{name} cannot be used: {why}", field=name)
-    plain = {name: value for name, value in body.items() if name not in _OWN}
+    if body.get("n") not in (None, 1):
+        raise values.refuse("n", "1: a response is one reply", body["n"])
+    plain = {
+        name: value
+        for name, value in body.items()
+        if name not in _OWN and value is not None and value not in _OFF.get(name, ())
+    }
     messages = _messages(body)
     limit = body.get("max_output_tokens")
     if limit is not None:

@@ -201,7 +201,31 @@ ANTHROPIC = Dialect(
     thinking container context_management mcp_servers output_config
     """,
 )
+_FUNCTION = {"type": "function", "name": "look", "parameters": {"type": "object"}}
+RESPONSES = Dialect(
+    Route("/v1/responses", {"input": TEXT, "max_output_tokens": 30, "seed": 1}),
+    {
+        **CHAT_PROBES,
+        "input": Probe("three"),
+        "instructions": Probe("Be brief."),
+        "max_output_tokens": Probe(3),
+        "text": Probe({"format": {"type": "json_schema", "schema": {"type": "integer"}}}),
+        "tools": Probe([_FUNCTION]),
+        "tool_choice": Probe("required", {"tools": [_FUNCTION]}),
+        "reasoning": Probe("much"),
+        "truncation": Probe("auto"),
+        "include": Probe(["reasoning.encrypted_content"]),
+        "max_tool_calls": Probe(2),
+        **dict.fromkeys((*_UNSEEN, "kv_reuse"), _UNKNOWN),
+    },
+    """
+    input instructions max_output_tokens text tools tool_choice reasoning stream model temperature
+    top_p truncation include max_tool_calls
+    """,
+    "max_output_tokens",
+)
 DIALECTS = {
+    "responses": RESPONSES,
     "kobold": KOBOLD,
     "llama-server": LLAMA,
     "ollama-options": OLLAMA_OPTIONS,
