@@ -106,8 +106,9 @@ def _routes(document: dict[str, Any]) -> Iterator[tuple[str, str, list[str]]]:
             schema = content.get("application/json", {}).get("schema", {})
             plain = path.replace("{model_id}", "fake").replace("{slot_id}", "0")
             names = [name for name in schema.get("properties", {}) if name not in _UNLOADING]
+            queried = [each["name"] for each in about.get("parameters", ())]
             names += [each["name"] for each in about.get("parameters", ())]
-            yield method.upper(), plain, names
+            yield method.upper(), plain, [*names, *queried]
 
 
 def judge(answer: httpx.Response, path: str, names: Iterable[str]) -> str | None:
