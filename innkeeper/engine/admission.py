@@ -3,14 +3,14 @@
 import math
 import random
 from collections.abc import Iterator
-from typing import NamedTuple
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from innkeeper.core import GenerateRequest, SamplingParams
 from innkeeper.core.frames import Embed, Probe, Submit
 from innkeeper.engine.banned import automaton, short_phrases
-from innkeeper.engine.grammar import GrammarCompiler
 from innkeeper.engine.lookup import PromptLookup
 from innkeeper.engine.prompt import next_speaker, tokenize_negative, tokenize_prompt
 from innkeeper.engine.reasoning import Reasoning
@@ -22,6 +22,9 @@ from innkeeper.engine.sampling.dry import Dry
 from innkeeper.engine.sequence import Sequence
 from innkeeper.engine.vocabulary import Vocabulary
 from innkeeper.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from innkeeper.engine.grammar import GrammarCompiler
 
 _SEED_LIMIT = 2**32
 
@@ -46,7 +49,6 @@ class Admission:
         self._kv_reuse = kv_reuse
         facts = runner.facts
         self.vocabulary = Vocabulary(runner.tokenizer, facts.num_vocab, facts.end_ids)
-        self._grammars = GrammarCompiler(self.vocabulary)
 
     def prepare(self, frame: Submit | Probe | Embed) -> Prepared:
         """Tokenizes the prompt and makes what the request needs of the whole vocabulary.
@@ -67,6 +69,13 @@ class Admission:
         probe = frame if isinstance(frame, Probe) else None
         speaker = next_speaker(tokens, tokenizer)
         return Prepared(frame.id, request, tokens, truncated_n, probe, negative, speaker)
+
+    @cached_property
+    def _grammars(self) -> "GrammarCompiler":
+        # llguidance takes a third of an engine's start, and few requests need it
+        from innkeeper.engine.grammar import GrammarCompiler
+
+        return GrammarCompiler(self.vocabulary)
 
     def _warm(self, request: GenerateRequest) -> None:
         """May take a second, which no reply that is being written should have to wait for."""

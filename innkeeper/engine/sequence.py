@@ -3,15 +3,18 @@
 import time
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import TYPE_CHECKING
 
 from innkeeper.core import GenerateRequest, Timings
 from innkeeper.core.frames import Probe
-from innkeeper.engine.grammar import Grammar
 from innkeeper.engine.lookup import PromptLookup
 from innkeeper.engine.reasoning import Reasoning
 from innkeeper.engine.reply import ReplyText
 from innkeeper.engine.reuse import Policy
 from innkeeper.engine.runner import Sampler
+
+if TYPE_CHECKING:
+    from innkeeper.engine.grammar import Grammar
 
 
 class Status(Enum):
@@ -34,7 +37,7 @@ class Sequence:
     """Tokens at which the reply ends with ``length``."""
     sampler: Sampler
     reply: ReplyText
-    grammar: Grammar | None = None
+    grammar: "Grammar | None" = None
     reasoning: Reasoning | None = None
     heals: bytes = b""
     """What the reply's first token begins with; the prompt's text has it already."""
@@ -112,7 +115,7 @@ class Sequence:
         return self.active_grammar is not None and self.active_grammar.is_finished
 
     @property
-    def active_grammar(self) -> Grammar | None:
+    def active_grammar(self) -> "Grammar | None":
         """The constraint, unless the reply is still reasoning."""
         return None if self.reasoning is not None and self.reasoning.is_inside else self.grammar
 

@@ -3,14 +3,16 @@
 import re
 from collections.abc import Mapping
 from pathlib import PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from huggingface_hub import ModelInfo
 from msgspec import Struct
 
 from innkeeper.errors import InvalidRequestError
 from innkeeper.hub.client import Hub
 from innkeeper.hub.errors import HubError
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelInfo
 
 MAX_FILES = 20_000
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
@@ -116,12 +118,15 @@ def is_safe_name(name: str) -> bool:
     )
 
 
-def _info(data: Any) -> ModelInfo:
+def _info(data: Any) -> "ModelInfo":
+    # takes a quarter of a second, and a model on this computer is started without
+    from huggingface_hub import ModelInfo
+
     found: ModelInfo = ModelInfo(**data)  # type: ignore[no-untyped-call]
     return found
 
 
-def _listing(info: ModelInfo, repo_id: str) -> Listing:
+def _listing(info: "ModelInfo", repo_id: str) -> Listing:
     if not info.sha or not _COMMIT.fullmatch(info.sha):
         raise ValueError("no commit")
     siblings = info.siblings or []
@@ -148,7 +153,7 @@ def _file(sibling: Any) -> RemoteFile:
     return RemoteFile(sibling.rfilename, size, sha256, blob_id if is_sha1 and not sha256 else None)
 
 
-def _found(info: ModelInfo) -> FoundRepo:
+def _found(info: "ModelInfo") -> FoundRepo:
     return FoundRepo(
         check_repo_id(info.id),
         info.downloads or 0,

@@ -142,7 +142,7 @@ async def test_stopped_process_is_unresponsive_before_it_is_hung(start: Start) -
 
 
 async def test_close_kills_a_process_that_will_not_end(start: Start) -> None:
-    link = await start("stubborn")
+    link = await start("stubborn", limits=LinkLimits(close_seconds=0.3, save_seconds=0.3))
     process = psutil.Process(link.process_id)
     await link.close()
     await link.close()
