@@ -206,7 +206,8 @@ class EngineLink:
     async def close(self) -> None:
         """Ends the process: politely, then by SIGTERM, then by SIGKILL. Idempotent."""
         limits = self._limits
-        grace = limits.save_seconds if self.responsive else limits.close_seconds
+        saves = self.responsive and hasattr(self, "facts")  # nothing to save before it is loaded
+        grace = limits.save_seconds if saves else limits.close_seconds
         self._closing = True
         await self._process.end(grace, limits.close_seconds)
         await asyncio.gather(*self._tasks, return_exceptions=True)
