@@ -1,7 +1,9 @@
 """Changes which models are here: downloads that clients ask for, second names, removal."""
 
 import asyncio
+import contextlib
 import fnmatch
+import logging
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -17,7 +19,7 @@ from innkeeper.errors import (
     NotFoundError,
     UnsupportedModelError,
 )
-from innkeeper.hub.errors import DownloadPausedError
+from innkeeper.hub.errors import DownloadError, DownloadPausedError
 from innkeeper.library import Library
 from innkeeper.serving.jobs import Watched
 from innkeeper.serving.models import Models
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
     from innkeeper.hub.progress import Progress
     from innkeeper.hub.variants import Variant
 
+logger = logging.getLogger(__name__)
+
+_CLOSE_SECONDS = 2.0
 _SHOW_SECONDS = 0.1
 """Progress comes with every piece of some KiB; nobody reads that fast."""
 
@@ -97,9 +102,10 @@ class PullJob(Watched[PullState]):
 
     def change(self, **changes: object) -> None:
         """From any thread."""
-        self._loop.call_soon_threadsafe(
-            lambda: self._set(msgspec.structs.replace(self.state, **changes))
-        )
+        with contextlib.suppress(RuntimeError):  # the server has ended
+            self._loop.call_soon_threadsafe(
+                lambda: self._set(msgspec.structs.replace(self.state, **changes))
+            )
 
     def show(self, progress: "Progress") -> None:
         """From the thread that downloads."""
@@ -154,11 +160,14 @@ class Collection:
         await asyncio.to_thread(self._library.link, entry.path, name)
 
     async def close(self) -> None:
-        """Pauses what is being downloaded."""
+        """Pauses what is being downloaded. A hub that is silent is not waited for."""
         running = list(self._pulls.values())
         for job, _ in running:
             job.stop.set()
-        await asyncio.gather(*(task for _, task in running))
+        if running:
+            await asyncio.wait([task for _, task in running], timeout=_CLOSE_SECONDS)
+        for _, task in running:
+            task.cancel()
 
     def _forget(self, wanted: Wanted, job: PullJob) -> None:
         if wanted in self._pulls and self._pulls[wanted][0] is job:
@@ -169,10 +178,18 @@ class Collection:
         try:
             if before is not None:
                 await before
-            name = await asyncio.to_thread(self._download, job, wanted)
+            name = await _beside(lambda: self._download(job, wanted))
             job.change(status="done", stage="done", done_bytes=job.state.total_bytes, name=name)
         except InnkeeperError as error:
             job.change(status="failed", error=error)
+        except asyncio.CancelledError:
+            ended = DownloadPausedError("the server ends", hint="start it again to go on")
+            job.change(status="failed", error=ended)
+            raise
+        except Exception:  # whoever waits must learn of its end
+            logger.exception("downloading %s failed", wanted.address)
+            broken = DownloadError("the download broke; the server's log has the details")
+            job.change(status="failed", error=broken)
 
     def _download(self, job: PullJob, wanted: Wanted) -> str:
         """In a thread of its own; the model's name."""
@@ -197,6 +214,32 @@ class Collection:
         if is_elsewhere and name not in {each.name for each in self._models.entries()}:
             self._library.link(path, name)
         return name
+
+
+async def _beside(work: Callable[[], str]) -> str:
+    """``work`` in a thread that the end of the process does not wait for."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[str] = loop.create_future()
+
+    def settle(result: str, error: Exception | None) -> None:
+        if done.cancelled():
+            return
+        if error is None:
+            done.set_result(result)
+        else:
+            done.set_exception(error)
+
+    def run() -> None:
+        result, failure = "", None
+        try:
+            result = work()
+        except Exception as error:  # noqa: BLE001  (raised again in the loop)
+            failure = error
+        with contextlib.suppress(RuntimeError):  # the server has ended
+            loop.call_soon_threadsafe(settle, result, failure)
+
+    threading.Thread(target=run, name="download", daemon=True).start()
+    return await done
 
 
 def _open_hub(token: str | None) -> "Hub":

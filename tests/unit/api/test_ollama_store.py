@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from innkeeper.hub.client import Hub
+from innkeeper.hub.download import Download
 from tests.hub import LocalHub
 from tests.hub.bytes import noise
 from tests.hub.fixtures import hf_home, hub, server, waits
@@ -87,6 +88,18 @@ def test_a_download_that_fails_ends_with_an_error_line(
     assert set(last) == {"error"} and "org/none" in last["error"]
     whole = client.post("/api/pull", json={"model": "org/none", "stream": False})
     assert whole.status_code == 404 and "org/none" in whole.json()["error"]
+
+
+def test_a_download_that_breaks_unexpectedly_has_an_end(
+    client: httpx.Client, server: LocalHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: Download) -> Path:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(Download, "run", broken)
+    server.add("org/m", {NAME: CONTENT})
+    *_, last = lines(client, "/api/pull", {"model": "org/m"})
+    assert "log has the details" in last["error"]
 
 
 def test_names_of_ollamas_own_registry_are_refused_with_the_way_to_go(
