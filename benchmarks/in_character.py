@@ -4,8 +4,8 @@
 
 The cards of `characters.json` are written by hand, in the notations real cards use, with names,
 words and settings that the demo model's training text does not have; those of
-`long_characters.json` are 2,000 to 3,000 tokens long, most of them example dialogue. Asked who it
-is, a character is right when its speech (what is not between asterisks) has its name and
+`long_characters.json` make prompts of 1,900 to 2,600 tokens, most of them example dialogue. Asked
+who it is, a character is right when its speech (what is not between asterisks) has its name and
 introduces nobody else.
 """
 
@@ -25,6 +25,7 @@ from benchmarks.report import Table
 
 CARDS = Path(__file__).with_name("characters.json")
 LONG_CARDS = Path(__file__).with_name("long_characters.json")
+SETS = {"short": CARDS, "long": LONG_CARDS}
 USER = "User"
 FORMATS = ("names", "chatml", "alpaca")
 WHO = (
@@ -159,6 +160,7 @@ def main() -> None:
     parser.add_argument("models", type=Path, nargs="+")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--cards", choices=SETS, nargs="+", default=list(SETS), help="which cards")
     parser.add_argument("--show", action="store_true", help="print every reply")
     args = parser.parse_args()
     greedy = {"temperature": 0.0, "repeat_penalty": 1.0}
@@ -168,13 +170,13 @@ def main() -> None:
         for how, sampling in (("greedy", greedy), ("SillyTavern", SILLYTAVERN_SAMPLING)):
             columns[f"{path.name}, {how}"] = {
                 row: value
-                for cards in (CARDS, LONG_CARDS)
+                for cards in map(SETS.__getitem__, args.cards)
                 for row, value in measure(llm, cards, args.seed, sampling, args.show).items()
             }
     table = Table("", *columns)
     for row in next(iter(columns.values())):
         table.add(row, *(column[row] for column in columns.values()))
-    replies = sum(len(list(questions(cards))) for cards in (CARDS, LONG_CARDS))
+    replies = sum(len(list(questions(SETS[cards]))) for cards in args.cards)
     print(table.markdown(f"seed {args.seed}, {replies} replies a column"))
 
 
