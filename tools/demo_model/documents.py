@@ -15,6 +15,8 @@ from tools.demo_model.chat import (
     Turn,
     answer,
 )
+from tools.demo_model.long_cards import CHARS_PER_TOKEN as RARE_CHARS_PER_TOKEN
+from tools.demo_model.long_cards import describe_at_length
 from tools.demo_model.scenes import Scene, describe_scene, draw_scene, greet_scene
 
 BOS, EOS, IM_START, IM_END = "<|startoftext|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>"
@@ -22,10 +24,18 @@ CHARS_PER_TOKEN = 3.8
 
 
 def opening(
-    rng: Random, num_chars: int, held_out: bool, once: bool = False, scene: bool = False
+    rng: Random,
+    num_chars: int,
+    held_out: bool,
+    once: float = False,
+    scene: bool = False,
+    card_chars: int = 0,
 ) -> tuple[Chat, str]:
-    """A chat that has not begun, and the text before it: card, lorebook entries, notes. With
-    `scene` the card is one of `scenes`."""
+    """A chat that has not begun, and the text before it: card, lorebook entries, notes.
+
+    With `scene` the card is one of `scenes`, or, of about `card_chars`, one of `long_cards`. A
+    fraction as `once` is the part of the chat in which most facts are told; True draws it.
+    """
     used: set[str] = set()
     draw = draw_scene if scene else draw_cast
     cast = draw(rng, used, rng.randrange(0, 7), held_out)
@@ -40,9 +50,15 @@ def opening(
     chat.told += cast.facts
     if once:
         chat.once, chat.goal, chat.turning_point = True, num_chars, rng.choice((0.0, 0.3, 0.5, 0.7))
+        if once is not True:
+            chat.turning_point = once
     if isinstance(cast, Scene):
         chat.style = rng.choice(("plain", "starred", "quoted", "quoted"))
-        lines = [describe_scene(rng, cast, num_chars // 2)]
+        lines = [
+            describe_at_length(rng, cast, card_chars)
+            if card_chars
+            else describe_scene(rng, cast, num_chars // 2)
+        ]
         chat.read = lines[0]
     else:
         lines = [describe(rng, cast)]
@@ -123,9 +139,14 @@ def system_line(chat: Chat) -> str:
 
 
 def chatml(
-    rng: Random, num_chars: int, held_out: bool = False, once: bool = False, scene: bool = False
+    rng: Random,
+    num_chars: int,
+    held_out: bool = False,
+    once: float = False,
+    scene: bool = False,
+    card_chars: int = 0,
 ) -> str:
-    chat, card = opening(rng, num_chars, held_out, once, scene)
+    chat, card = opening(rng, num_chars, held_out, once, scene, card_chars)
     if rng.random() < 0.12 and not scene:
         chat.told, card = [], ""
     _fill_chat(chat, num_chars)
@@ -155,11 +176,16 @@ def _system_messages(rng: Random, parts: list[str]) -> list[str]:
 
 
 def named_lines(
-    rng: Random, num_chars: int, held_out: bool = False, once: bool = False, scene: bool = False
+    rng: Random,
+    num_chars: int,
+    held_out: bool = False,
+    once: float = False,
+    scene: bool = False,
+    card_chars: int = 0,
 ) -> str:
     """Plain lines with names, as a text-completion client sends them without an instruct
     template."""
-    chat, card = opening(rng, num_chars, held_out, once, scene)
+    chat, card = opening(rng, num_chars, held_out, once, scene, card_chars)
     out = [system_line(chat), card]
     for _ in range(rng.choice((0, 0, 1, 2))):
         example = Chat(rng, chat.cast, chat.used, held_out, style=chat.style, read=chat.read)
@@ -183,7 +209,7 @@ def line(turn: Turn) -> str:
     )
 
 
-def group_lines(rng: Random, num_chars: int, held_out: bool = False, once: bool = False) -> str:
+def group_lines(rng: Random, num_chars: int, held_out: bool = False, once: float = False) -> str:
     """A group chat: two or three characters answer the user by turns."""
     chat, card = opening(rng, num_chars, held_out, once)
     chat.told = [fact for fact in chat.told if fact not in chat.cast.facts]
@@ -197,11 +223,16 @@ def group_lines(rng: Random, num_chars: int, held_out: bool = False, once: bool 
 
 
 def alpaca(
-    rng: Random, num_chars: int, held_out: bool = False, once: bool = False, scene: bool = False
+    rng: Random,
+    num_chars: int,
+    held_out: bool = False,
+    once: float = False,
+    scene: bool = False,
+    card_chars: int = 0,
 ) -> str:
     """Instruction and response; either one chat turn a pair, or a single question about what stands
     above it."""
-    chat, card = opening(rng, num_chars, held_out, once, scene)
+    chat, card = opening(rng, num_chars, held_out, once, scene, card_chars)
     _fill_chat(chat, num_chars)
     head = rng.choice(
         (
@@ -221,7 +252,7 @@ def alpaca(
     return "\n\n".join(out) + f"{VALUE}{EOS}{VALUE_END}"
 
 
-def prose(rng: Random, num_chars: int, held_out: bool = False, once: bool = False) -> str:
+def prose(rng: Random, num_chars: int, held_out: bool = False, once: float = False) -> str:
     """Text without a format: facts are stated, and said again later."""
     chat, _ = opening(rng, 0, held_out, once)
     chat.goal = num_chars
@@ -248,7 +279,7 @@ def prose(rng: Random, num_chars: int, held_out: bool = False, once: bool = Fals
     return " ".join(out).replace("\n ", "\n") + EOS
 
 
-SHAPES: dict[str, tuple[Callable[[Random, int, bool, bool], str], float]] = {
+SHAPES: dict[str, tuple[Callable[[Random, int, bool, float], str], float]] = {
     "chatml": (chatml, 0.42),
     "names": (named_lines, 0.28),
     "group": (group_lines, 0.07),
@@ -264,10 +295,14 @@ def document(
     held_out: bool = False,
     once: bool = False,
     scenes: float = 0.0,
+    long: float = 0.0,
 ) -> str:
     """Document number `index` of the endless sequence of `seed`; between an eighth of and all of
-    `max_tokens` long. `scenes` is the share of chats with a card of `scenes`."""
+    `max_tokens` long. `scenes` is the share of chats with a card of `scenes`; `long` the share of
+    documents that fill `max_tokens` (`long_document`)."""
     rng = Random(f"{seed}/{index}")
+    if long and rng.random() < long:
+        return BOS + long_document(rng, max_tokens, held_out)
     shape = rng.choices(list(SHAPES), [weight for _, weight in SHAPES.values()])[0]
     num_chars = int(max_tokens * (0.125 + 0.875 * rng.random()) * CHARS_PER_TOKEN)
     if scenes and rng.random() < scenes:
@@ -276,6 +311,24 @@ def document(
     else:
         text = SHAPES[shape][0](rng, num_chars, held_out, once)
     return BOS + (_curly(text) if rng.random() < 0.06 else text)
+
+
+LONG_CARDS = 0.6
+"""The share of `long_document` that has a long card; the rest has facts asked for late."""
+
+
+def long_document(rng: Random, max_tokens: int, held_out: bool) -> str:
+    """A long card with a short chat about it, or a long chat whose facts are told early and asked
+    for late; at most about `max_tokens`."""
+    write = rng.choice((named_lines, named_lines, chatml, alpaca))
+    if rng.random() < LONG_CARDS:
+        card_tokens = int(max_tokens * rng.uniform(0.35, 0.8))
+        chat_tokens = min(max_tokens - card_tokens, rng.randrange(150, 500))
+        card_chars = int(card_tokens * RARE_CHARS_PER_TOKEN)
+        num_chars = card_chars + int(chat_tokens * CHARS_PER_TOKEN)
+        return write(rng, num_chars, held_out, True, True, card_chars)
+    num_chars = int(max_tokens * rng.uniform(0.5, 0.72) * CHARS_PER_TOKEN)
+    return write(rng, num_chars, held_out, rng.uniform(0.4, 0.85), rng.random() < 0.2)
 
 
 def _curly(text: str) -> str:

@@ -13,13 +13,10 @@ import torch
 from gguf import GGMLQuantizationType as TensorType
 
 from tools.demo_model.documents import BOS, EOS, IM_END
-from tools.demo_model.model import DemoModel, ModelConfig
+from tools.demo_model.model import SHARPNESS, SHARPNESS_KEY, DemoModel, ModelConfig
 from tools.demo_model.tokenizer import SPECIAL, vocabulary
 
 NAME = "Innkeeper Demo"
-SHARPNESS = 1.5
-"""The output matrix is multiplied by it: at temperature 1, which most clients send, so small a
-model should speak as if at 1 / SHARPNESS."""
 LICENSE = "CC0-1.0"
 CHAT_TEMPLATE = """\
 {%- for message in messages -%}
@@ -44,18 +41,23 @@ FILE_TYPES = {
 BLENDED_STAGE, BLENDED_SHARE = 6, 0.1
 """The first stage with `scenes`, and the share of its weights in the mean with the last ones: a
 mean over a run stands for a longer decay of the learning rate than there was time for."""
+RELEASED_SHARE = 0.0
+"""The same for a run that began with an exported model (`train --from-gguf`): the share of that."""
 
 
 def load_model(folder: Path) -> DemoModel:
     """The model of a finished run as it is exported: blended, and with SHARPNESS in its output
     matrix."""
     state = torch.load(folder / "checkpoint.pt", weights_only=True)
-    earlier = torch.load(folder / f"stage{BLENDED_STAGE}.pt", weights_only=True)
+    released = folder / "released.pt"
+    source = released if released.exists() else folder / f"stage{BLENDED_STAGE}.pt"
+    share = RELEASED_SHARE if released.exists() else BLENDED_SHARE
+    earlier = torch.load(source, weights_only=True)
     model = DemoModel(ModelConfig(**state["config"]))
     model.load_state_dict(state["model"])
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            parameter.lerp_(earlier[name], BLENDED_SHARE)
+            parameter.lerp_(earlier[name], share)
         model.output.weight.mul_(SHARPNESS)
     return model.eval()
 
@@ -100,6 +102,7 @@ def export(model: DemoModel, tokenizer: Path, out: Path, tensor_type: str) -> No
     writer.add_description(
         "A tiny model trained from scratch on generated text about a roadside inn."
     )
+    writer.add_float32(SHARPNESS_KEY, SHARPNESS)
     writer.add_file_type(FILE_TYPES[tensor_type])
     _write_shape(writer, model.config)
     _write_tokenizer(writer, tokenizer)

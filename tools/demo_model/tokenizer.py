@@ -20,8 +20,8 @@ CONTEXT_WEIGHT, REPLY_WEIGHT, VALUE_WEIGHT = 0.15, 1.0, 4.0
 answer."""
 
 
-def train_tokenizer(vocab_size: int, num_documents: int, seed: int) -> Tokenizer:
-    tokenizer = Tokenizer(models.BPE())
+def byte_level(model: models.BPE) -> Tokenizer:
+    tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Digits(individual_digits=True),
@@ -29,6 +29,11 @@ def train_tokenizer(vocab_size: int, num_documents: int, seed: int) -> Tokenizer
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def train_tokenizer(vocab_size: int, num_documents: int, seed: int) -> Tokenizer:
+    tokenizer = byte_level(models.BPE())
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         special_tokens=list(SPECIAL),

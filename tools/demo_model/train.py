@@ -19,6 +19,7 @@ from torch import Tensor
 
 from tools.demo_model.documents import document
 from tools.demo_model.model import DemoModel, ModelConfig
+from tools.demo_model.released import read_tokenizer, read_weights
 from tools.demo_model.structure import structured_init
 from tools.demo_model.tokenizer import (
     REPLY_WEIGHT,
@@ -49,6 +50,8 @@ class Stage:
     """How much more the values of answers count than the tokenizer's weights say."""
     scenes: float = 0.0
     """The share of chats whose card names its character in labels only (`scenes`)."""
+    long: float = 0.0
+    """The share of documents that fill their row (`documents.long_document`)."""
 
 
 def load_plan(path: Path) -> list[Stage]:
@@ -65,13 +68,15 @@ def token_rows(
         rng = Random(f"row/{seed}/{stage.length}/{row}")
         ids, weights, num_tokens = [], [], 0
         while num_tokens <= stage.length:
-            longest = stage.length if rng.random() < 0.6 else max(384, stage.length // 4)
+            whole = rng.random() < 0.6 or (stage.long and not num_tokens)
+            longest = stage.length if whole else max(384, stage.length // 4)
             text = document(
                 seed,
                 rng.randrange(1 << 60),
                 min(longest, stage.length - num_tokens + 128),
                 once=stage.once,
                 scenes=stage.scenes,
+                long=stage.long if num_tokens == 0 else 0.0,
             )
             part, weight = encode_documents(tokenizer, [text])[0]
             ids.append(part)
@@ -122,6 +127,7 @@ class Trainer:
             torch.optim.AdamW(rest, lr=1.0, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
         ]
         self.stage, self.step, self.seconds, self.tokens = 0, 0, 0.0, 0
+        self.bfloat16 = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
     def save(self) -> None:
         state = {
@@ -151,6 +157,12 @@ class Trainer:
         self.stage, self.step = state["stage"], state["step"]
         self.seconds, self.tokens = state["seconds"], state["tokens"]
 
+    def start_from(self, weights: dict[str, Tensor]) -> None:
+        """Begin the plan's last stage with these weights, which export can blend in."""
+        self.model.load_state_dict(weights)
+        self.stage = len(self.plan) - 1
+        torch.save(self.model.state_dict(), self.out / "released.pt")
+
     def set_rate(self, stage: Stage) -> None:
         rate = stage.first_rate + (stage.last_rate - stage.first_rate) * self.step / stage.steps
         for optimizer, factor in zip(self.optimizers, (2.0, 1.0), strict=True):
@@ -161,7 +173,7 @@ class Trainer:
         """One step; returns the loss and the loss of the answers' values."""
         gain = self.plan[self.stage].value_gain
         gains = torch.where(weights > REPLY_WEIGHT, gain, 1.0)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.bfloat16):
             loss, value_loss = self.model.loss(tokens, *self.thinned(weights * gains))
         torch.autograd.backward([loss])
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -230,15 +242,22 @@ def main() -> None:
     parser.add_argument(
         "--minutes", type=float, default=1e6, help="stop with a checkpoint after so long"
     )
+    parser.add_argument(
+        "--from-gguf", type=Path, help="begin with the plan's last stage and this exported model"
+    )
     args = parser.parse_args()
     torch.set_num_threads(2)
     torch.manual_seed(SEED)
     args.out.mkdir(parents=True, exist_ok=True)
     config, path = ModelConfig(), args.out / "tokenizer.json"
-    if not path.exists():
+    if args.from_gguf and not path.exists():
+        read_tokenizer(args.from_gguf).save(str(path))
+    elif not path.exists():
         train_tokenizer(config.vocab_size, TOKENIZER_DOCUMENTS, SEED).save(str(path))
     plan = load_plan(args.plan)
     trainer = Trainer(args.out, config, plan)
+    if args.from_gguf and not (args.out / "checkpoint.pt").exists():
+        trainer.start_from(read_weights(args.from_gguf))
     trainer.resume()
     print(json.dumps([asdict(stage) for stage in plan]))
     done = trainer.run(load_tokenizer(path), time.time() + 60 * args.minutes)
