@@ -53,13 +53,14 @@ def test_every_operation_works(
         assert server.stop() == 0
 
 
-def test_the_demo_model_answers_in_english_and_ends_by_itself(
+def test_the_demo_model_answers_in_character_and_ends_by_itself(
     harness: Path, home: Path, tmp_path: Path
 ) -> None:
     """SillyTavern's own card and first question, its default sampling, streamed and not.
 
-    The client sends no seed, and one reply in fifty or so of so small a model goes wrong: four of
-    six must be good. `tests/model/test_demo_model.py` asks more, with seeds, on cards as long.
+    The client sends no seed, and one reply in twenty or so of so small a model goes wrong: half of
+    six must be English, end and have her name. `tests/model/test_demo_model.py` asks more, with
+    seeds, on cards nearly as long.
     """
     out = tmp_path / "result.json"
     with ServerProcess(home, "--demo") as server:
@@ -69,6 +70,8 @@ def test_the_demo_model_answers_in_english_and_ends_by_itself(
     good = [
         step["shown"]
         for step in steps
-        if english_share(step["shown"]) >= LEAST_ENGLISH and step["chars"] < MOST_CHARS
+        if english_share(step["shown"]) >= LEAST_ENGLISH
+        and step["chars"] < MOST_CHARS
+        and "Seraphina" in step["shown"]
     ]
-    assert len(good) >= 4, [step["shown"] for step in steps]
+    assert len(good) >= 3, [step["shown"] for step in steps]
