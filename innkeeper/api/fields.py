@@ -168,6 +168,12 @@ FIELDS: tuple[Field, ...] = (
         0,
         kind="integer",
     ),
+    _field(
+        "draft_max speculative.n_max",
+        values.integer(0, _MAX_LOOKUP),
+        "most tokens that the draft model guesses at once; 0 = none",
+        kind="integer",
+    ),
     _field("speculative_ngram", values.flag, "guess so", False, kind="boolean"),
     _field("ban_eos_token ignore_eos", values.flag, "never end by itself", False, kind="boolean"),
     _field("min_tokens min_length", _count, "tokens before it may end", 0, kind="integer"),

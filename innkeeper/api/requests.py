@@ -51,6 +51,7 @@ def build(
         "negative_prompt": found.get("negative_prompt", ""),
         "banned": found.get("banned_strings", ()),
         "lookup": fields.lookup(found),
+        "draft_max": found.get("draft_max"),
         "stop": fields.stop_texts(found),
         "max_tokens": limit,
         "n": found.get("n", 1),

@@ -217,7 +217,7 @@ def _card(name: str, facts: ModelFacts | None, standing: Standing) -> dict[str, 
             "prompt_template": template_name(facts, standing),
             "prompt_template_content": facts.chat_template or CHATML,
             "use_vision": False,
-            "draft": None,
+            "draft": {"id": facts.draft, "object": "model"} if facts.draft else None,
         },
     }
 

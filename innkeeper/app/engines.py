@@ -3,13 +3,17 @@
 from pathlib import Path
 
 from innkeeper.app.home import Home
+from innkeeper.app.model import find_model
 from innkeeper.config import Settings
 from innkeeper.core import LoraAdapter, RopeScaling
 from innkeeper.serving import EngineDefaults
 
 
 def engine_defaults(settings: Settings, home: Home) -> EngineDefaults:
-    """What every engine gets, unless its load says otherwise."""
+    """What every engine gets, unless its load says otherwise.
+
+    Raises: as ``find_model``, for the draft model.
+    """
     return EngineDefaults(
         backend=settings.backend,
         num_ctx=settings.ctx,
@@ -31,8 +35,14 @@ def engine_defaults(settings: Settings, home: Home) -> EngineDefaults:
         disk_cache_bytes=settings.disk_cache,
         ram_cache_bytes=settings.ram_cache,
         loras=tuple(_lora(each) for each in settings.lora),
+        draft_path=_draft_path(settings, home),
         options=_options(settings),
     )
+
+
+def _draft_path(settings: Settings, home: Home) -> str:
+    """Raises: as ``find_model``."""
+    return str(find_model(home, settings.draft_model)) if settings.draft_model else ""
 
 
 def _lora(text: str) -> LoraAdapter:

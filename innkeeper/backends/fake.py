@@ -11,6 +11,8 @@ or a given text. Options (``EngineConfig.options``):
     hang_after          stop answering after this many generated tokens
     fail_load           refuse to load with this message
     fill                fill gaps: the bytes 1, 2 and 3 are the tokens for it
+    draft_reply         what the draft model (``EngineConfig.draft_path``, any name) would reply,
+                        instead of what this one does
 """
 
 import os
@@ -19,6 +21,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from innkeeper.core import EngineConfig, LoraAdapter, ModelFacts
@@ -37,6 +40,7 @@ _KNOWN_OPTIONS = {
     "hang_after",
     "fail_load",
     "fill",
+    "draft_reply",
 }
 
 
@@ -76,7 +80,8 @@ class FakeRunner:
     has_state = False
     state_key = "fake"
 
-    def __init__(self, config: EngineConfig) -> None:
+    def __init__(self, config: EngineConfig, draft: "FakeRunner | None" = None) -> None:
+        self.draft = draft
         self.tokenizer = ByteTokenizer()
         self.num_sequence_ids = config.num_sequence_ids(can_edit=True)
         self.max_outputs = self.num_sequence_ids
@@ -238,7 +243,15 @@ def load(config: EngineConfig, progress: ProgressCallback) -> FakeRunner | FakeE
         raise EngineLoadError(config.options["fail_load"])
     for step in range(1, 5):
         progress(step / 4)
-    return FakeEmbedder(config) if config.pooling else FakeRunner(config)
+    return FakeEmbedder(config) if config.pooling else FakeRunner(config, _draft(config))
+
+
+def _draft(config: EngineConfig) -> FakeRunner | None:
+    small = config.draft_config()
+    if small is None:
+        return None
+    reply = config.options.get("draft_reply", config.options.get("reply", ""))
+    return FakeRunner(msgspec.structs.replace(small, options={"reply": reply}))
 
 
 def _facts(config: EngineConfig) -> ModelFacts:
@@ -265,4 +278,5 @@ def _facts(config: EngineConfig) -> ModelFacts:
         pooling=config.pooling,
         loras=tuple(LoraAdapter(Path(e.path).name, e.scale) for e in config.loras),
         fill_ids=(1, 2, 3) if "fill" in config.options else None,
+        draft=config.draft_path,
     )

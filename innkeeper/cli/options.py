@@ -28,6 +28,7 @@ _PANELS = {
         "no_tune",
         "model_folders",
         "lora",
+        "draft_model",
         "tensor_split",
         "moe_cpu",
         "rope_scaling",

@@ -102,6 +102,14 @@ class Settings:
         "LoRA adapters (GGUF) that are added to the model, each with a scale if not 1.",
         metavar="FILE[:SCALE],...",
     )
+    draft_model: str | None = setting(
+        "text",
+        None,
+        "A small model of the same vocabulary (a file, or a name in the home's models/) that"
+        " guesses what the model will say: replies stay the same, and come sooner where it is"
+        " right.",
+        metavar="FILE",
+    )
     moe_cpu: int = setting(
         "integer",
         -1,

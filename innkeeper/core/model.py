@@ -5,6 +5,8 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
+_DRAFT_CTX = 4096
+
 
 class RopeScaling(Struct, frozen=True):
     """How positions are scaled to reach beyond the trained context."""
@@ -80,11 +82,35 @@ class EngineConfig(Struct, frozen=True, kw_only=True):
     """Whether weights are read from the mapped file, or into memory of their own."""
     mlock: bool = False
     """Whether weights are pinned in RAM."""
+    draft_path: str = ""
+    """A small model of the same vocabulary that guesses for this one; empty = none."""
     notes: tuple[str, ...] = ()
     """Sentences about how these settings were chosen; they come back in the facts."""
     loras: tuple[LoraAdapter, ...] = ()
     options: dict[str, str] = {}
     """Backend-specific settings; each backend documents and checks its own."""
+
+    def draft_config(self) -> "EngineConfig | None":
+        """What the draft model is loaded with: one sequence, and a context that is never longer
+        than guesses need."""
+        if not self.draft_path or self.pooling not in ("", "auto", "none"):
+            return None
+        num_ctx = min(self.num_ctx or _DRAFT_CTX, _DRAFT_CTX)
+        return EngineConfig(
+            backend=self.backend,
+            path=self.draft_path,
+            name="draft model",
+            num_ctx=num_ctx,
+            num_pool=num_ctx,
+            max_sequences=1,
+            max_kept=0,
+            num_gpu_layers=0 if self.num_gpu_layers == 0 else -1,
+            num_threads=self.num_threads,
+            max_threads=self.max_threads,
+            repack=self.repack,
+            mmap=self.mmap,
+            mlock=self.mlock,
+        )
 
     def num_sequence_ids(self, *, can_edit: bool) -> int:
         """Sequences that a backend keeps apart: those that generate, those that are kept, and,
@@ -127,6 +153,8 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
     chat_template: str | None
     loras: tuple[LoraAdapter, ...] = ()
     """Without their folders."""
+    draft: str = ""
+    """Name of the draft model; empty = none."""
     fill_ids: tuple[int, int, int] | None = None
     """The tokens before the text around a gap: before it, behind it, and of the gap itself."""
     pooling: str = ""

@@ -194,6 +194,9 @@ class GenerateRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     lookup: int = 0
     """Most tokens to guess at once where the text repeats itself; 0 = none. The reply stays the
     same."""
+    draft_max: int | None = None
+    """Most tokens that the draft model guesses at once, where there is one; 0 = none; None = as
+    many as pay. The reply stays the same."""
     n: int = 1
     heals_token: bool = False
     """The reply begins with a token that begins with the prompt's last one, which it replaces."""

@@ -11,6 +11,8 @@ import msgspec
 from innkeeper.core import GenerateRequest, SamplingParams
 from innkeeper.core.frames import Embed, Probe, Submit
 from innkeeper.engine.banned import automaton, short_phrases
+from innkeeper.engine.draft_model import MOST_GUESSES, DraftModel
+from innkeeper.engine.guesses import Guesses
 from innkeeper.engine.lookup import PromptLookup
 from innkeeper.engine.prompt import next_speaker, tokenize_negative, tokenize_prompt
 from innkeeper.engine.reasoning import Reasoning
@@ -44,9 +46,12 @@ class Prepared(NamedTuple):
 class Admission:
     """Makes sequences for one model. ``prepare`` may run beside everything else."""
 
-    def __init__(self, runner: Runner, kv_reuse: str) -> None:
+    def __init__(
+        self, runner: Runner, kv_reuse: str, draft_model: DraftModel | None = None
+    ) -> None:
         self._runner = runner
         self._kv_reuse = kv_reuse
+        self._draft_model = draft_model
         facts = runner.facts
         self.vocabulary = Vocabulary(runner.tokenizer, facts.num_vocab, facts.end_ids)
 
@@ -163,10 +168,19 @@ class Admission:
             shown_ids=self.vocabulary.ids_of(request.shown_special),
             policy=Policy(request.kv_reuse or self._kv_reuse),
             speaker=prepared.speaker,
-            lookup=PromptLookup(tokens, request.lookup) if request.lookup > 0 else None,
+            guesses=self._guesses(request, tokens),
             leader=leader,
             truncated_n=prepared.truncated_n,
             probe=prepared.probe,
+        )
+
+    def _guesses(self, request: GenerateRequest, tokens: list[int]) -> Guesses | None:
+        lookup = PromptLookup(tokens, request.lookup) if request.lookup > 0 else None
+        model = self._draft_model if request.draft_max != 0 else None
+        if lookup is None and model is None:
+            return None
+        return Guesses(
+            lookup, model, MOST_GUESSES if request.draft_max is None else request.draft_max
         )
 
     def _healed(self, prepared: Prepared) -> bytes:

@@ -1,5 +1,7 @@
 """The frames that answer a request: its end, and the next-token distribution it asked for."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from innkeeper.core import FinishReason, ModelFacts
@@ -21,7 +23,7 @@ def finished(
         sequence.timings(),
         stop_text=sequence.reply.stop_text,
         truncated_n=sequence.truncated_n,
-        warnings=_warnings(sequence, reason, facts.num_ctx),
+        warnings=tuple(_warnings(sequence, reason, facts)),
         debug=_seen(sequence, tokenizer) if sequence.request.debug else None,
     )
 
@@ -58,11 +60,14 @@ def _seen(sequence: Sequence, tokenizer: Tokenizer) -> SeenPrompt:
     return SeenPrompt(tokenizer.decode(tokens), tuple(tokens))
 
 
-def _warnings(sequence: Sequence, reason: FinishReason, num_ctx: int) -> tuple[str, ...]:
-    asked = sequence.request.max_tokens
-    if reason != "length" or asked is None or sequence.num_generated >= asked:
-        return ()
-    return (
-        f"the context of {num_ctx} tokens ended the reply after {sequence.num_generated} of"
-        f" {asked} tokens; a larger --ctx or a shorter prompt leaves more room",
-    )
+def _warnings(sequence: Sequence, reason: FinishReason, facts: ModelFacts) -> Iterator[str]:
+    request = sequence.request
+    if request.draft_max and not facts.draft:
+        yield "not applied: draft_max (no draft model is loaded; --draft-model names one)"
+    asked = request.max_tokens
+    if reason == "length" and asked is not None and sequence.num_generated < asked:
+        yield (
+            f"the context of {facts.num_ctx} tokens ended the reply after"
+            f" {sequence.num_generated} of {asked} tokens; a larger --ctx or a shorter prompt"
+            " leaves more room"
+        )

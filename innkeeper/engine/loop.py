@@ -27,6 +27,7 @@ from innkeeper.core.frames import (
 from innkeeper.engine.admission import Admission, Prepared
 from innkeeper.engine.answers import finished, probed
 from innkeeper.engine.choosing import Chooser
+from innkeeper.engine.draft_model import DraftModel
 from innkeeper.engine.guidance import guide
 from innkeeper.engine.kv_cache import KVCache
 from innkeeper.engine.logprobs import log_softmax, spread, token_logprob
@@ -63,7 +64,8 @@ class Engine:
         facts = runner.facts
         self.inbox: queue.SimpleQueue[Prepared | Cancel | Task] = queue.SimpleQueue()
         self.runner = runner
-        self.admission = Admission(runner, kv_reuse)
+        self._draft_model = DraftModel(runner.draft, facts.num_vocab) if runner.draft else None
+        self.admission = Admission(runner, kv_reuse, self._draft_model)
         self.cache = KVCache(runner, facts.num_pool, num_scratch=facts.max_sequences, tiers=tiers)
         self.sessions = Sessions(
             self.cache, runner.state_key, sessions_folder, self.inbox.put, emit
@@ -221,6 +223,7 @@ class Engine:
 
     def _forward(self, batch: Batch) -> None:
         sampled = batch.sampled
+        started = time.perf_counter()
         try:
             outputs = self._evaluate(batch)
         except InnkeeperError as error:
@@ -230,6 +233,9 @@ class Engine:
             return
         for sequence, count in batch.reads:
             self._record(sequence, count)
+        seconds = time.perf_counter() - started
+        if batch.num_prefill and self._draft_model is not None:
+            self._draft_model.earn(seconds)
         self._scheduler.observe(batch, time.perf_counter() - self._step_started)
         self._num_steps += 1
         behind: dict[Sequence, list[Logits]] = {}
@@ -241,7 +247,9 @@ class Engine:
             if sequence.shadow is not None:
                 guide(logits[0], behind[sequence.shadow][0], sequence.request.guidance_scale)
             if sequence.shadow_of is None:
-                self._advance(sequence, logits)
+                num_drafted, num_right = self._advance(sequence, logits)
+                if sequence.guesses is not None and len(batch.reads) == 1 and not batch.num_prefill:
+                    sequence.guesses.observe(num_drafted, num_right, seconds)
 
     def _evaluate(self, batch: Batch) -> list[Logits]:
         """``Runner.forward``, once more without idle bases if the pool had no place: a backend
@@ -270,8 +278,9 @@ class Engine:
                 sequence.prefilled = sequence.prefilled or time.perf_counter()
                 sequence.status = Status.DECODE
 
-    def _advance(self, sequence: Sequence, outputs: list[Logits]) -> None:
-        """``outputs`` (1 + guesses): the logits behind the last token, and behind each guess."""
+    def _advance(self, sequence: Sequence, outputs: list[Logits]) -> tuple[int, int]:
+        """``outputs`` (1 + guesses): the logits behind the last token, and behind each guess.
+        Returns how many guesses there were, and how many were right."""
         for sibling in self._siblings.pop(sequence, ()):
             if sibling.status is Status.WAITING and self._scheduler.fork(sequence, sibling):
                 sibling.prefilled = sequence.prefilled
@@ -287,16 +296,11 @@ class Engine:
                 break
             num_right += 1
             self._sample(sequence, logits)
-        if draft:
-            self._drop_wrong(sequence, len(draft), num_right)
-
-    def _drop_wrong(self, sequence: Sequence, num_drafted: int, num_right: int) -> None:
-        sequence.num_drafted += num_drafted
+        sequence.num_drafted += len(draft)
         sequence.num_accepted += num_right
-        if sequence.lookup is not None:
-            sequence.lookup.observe(num_drafted, num_right)
-        if sequence.status is Status.DECODE and sequence.num_to_read < 1:
+        if draft and sequence.status is Status.DECODE and sequence.num_to_read < 1:
             self._cut(sequence)
+        return len(draft), num_right
 
     def _sample(self, sequence: Sequence, logits: Logits) -> None:
         """Chooses the next token and goes on with it, or ends the reply."""

@@ -91,6 +91,8 @@ class Runner(Protocol):
     """Most rows of one ``forward`` that want logits."""
     num_threads: int
     """Threads that ``forward`` uses at the moment."""
+    draft: "Runner | None"
+    """A small model of the same vocabulary that guesses for this one; it is closed with it."""
 
     def forward(self, rows: Sequence[Row]) -> list[Logits]:
         """Evaluates ``rows`` in order and adds them to their sequences.

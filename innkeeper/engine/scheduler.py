@@ -128,12 +128,12 @@ class Scheduler:
     def _draft(self, sequence: Sequence) -> list[int]:
         """Guesses to check beside the next token; none where others would have to wait for them,
         or where wrong ones could not be taken out of the cache."""
-        if sequence.lookup is None or len(self.running) > 1:
+        if sequence.guesses is None or len(self.running) > 1:
             return []
         room = min(self._max_outputs, self._max_rows, sequence.max_length - len(sequence.tokens))
         if room < 2 or not self._cache.can_take_back(sequence.sequence_id, room):
             return []
-        draft = sequence.lookup.draft(sequence.tokens, room - 1)
+        draft = sequence.guesses.draft(sequence.tokens, room - 1)
         return draft if len(draft) < self._cache.num_free else []
 
     def restart(self, sequence: Sequence) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from innkeeper.core import GenerateRequest, Timings
 from innkeeper.core.frames import Probe
-from innkeeper.engine.lookup import PromptLookup
+from innkeeper.engine.guesses import Guesses
 from innkeeper.engine.reasoning import Reasoning
 from innkeeper.engine.reply import ReplyText
 from innkeeper.engine.reuse import Policy
@@ -57,7 +57,7 @@ class Sequence:
     probe: Probe | None = None
     """Set where the next-token distribution is asked for, not a reply."""
 
-    lookup: PromptLookup | None = None
+    guesses: Guesses | None = None
     draft: list[int] = field(default_factory=list)
     """Guesses behind ``tokens`` that the current batch checks."""
     num_drafted: int = 0
@@ -140,8 +140,8 @@ class Sequence:
             self.reasoning.rewind(count)
         if self.grammar is not None:
             self.grammar.rewind(count)
-        if self.lookup is not None:
-            self.lookup.forget(length)
+        if self.guesses is not None:
+            self.guesses.forget(length)
 
     def timings(self) -> Timings:
         now = time.perf_counter()

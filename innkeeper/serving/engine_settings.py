@@ -39,6 +39,8 @@ class EngineDefaults(Struct, frozen=True, kw_only=True):
     pooling: str = "auto"
     """``auto`` = as the model's header says; ``none`` = it writes text."""
     loras: tuple[LoraAdapter, ...] = ()
+    draft_path: str = ""
+    """The draft model's file; empty = none."""
     options: dict[str, str] = {}
 
     def config(self, path: Path, name: str, overrides: "Overrides | None") -> EngineConfig:

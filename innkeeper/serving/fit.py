@@ -1,5 +1,6 @@
 """Whether a model may be loaded: a sound header, and memory for what it needs."""
 
+import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from innkeeper.core import EngineConfig
 from innkeeper.errors import EngineLoadError, NotEnoughMemoryError, UnsupportedModelError
 from innkeeper.formats import gguf
 from innkeeper.formats.ggml_types import TYPES_BY_NAME
-from innkeeper.planner.estimate import ContextSettings, estimate
+from innkeeper.planner.estimate import ContextSettings, MemoryEstimate, estimate
 from innkeeper.planner.hardware import Hardware, probe
 from innkeeper.planner.plan import COMFORTABLE_CTX, Wishes, plan
 from innkeeper.planner.shape import read_shape
@@ -57,24 +58,46 @@ class Room(Struct, frozen=True):
 
 
 def check_model(config: EngineConfig, hardware: Callable[[], Hardware] = probe) -> Need:
-    """Reads the model's header, which llama.cpp must not see unless it is sound, and adds up.
+    """Reads the headers of the model and its draft model, which llama.cpp must not see unless they
+    are sound, and adds up.
 
     Raises: ModelFileError, NotFoundError, EngineLoadError for a bad KV type.
     """
     if config.backend != "llama_cpp":
         return Need()
+    machine = hardware()
+    need = Need(sum(_lora_bytes(Path(each.path)) for each in config.loras))
+    for each in (config, config.draft_config()):
+        found = _estimate(each, machine) if each is not None else None
+        if found is not None:
+            need += Need(found.total_bytes, found.resident_bytes - found.total_bytes)
+    return need
+
+
+def _estimate(config: EngineConfig, hardware: Hardware) -> MemoryEstimate | None:
+    """None where llama.cpp may know more architectures than our formulas."""
     header = gguf.read_model(Path(config.path)).header
-    num_lora_bytes = sum(_lora_bytes(Path(each.path)) for each in config.loras)
     for kv_type in (config.kv_type_k, config.kv_type_v):
         if kv_type not in TYPES_BY_NAME:
             raise EngineLoadError(f"there is no KV type {kv_type!r}", field="kv_type")
     try:
         can_edit = read_shape(header).can_edit
-        found = estimate(header, _settings(config, hardware(), can_edit=can_edit))
+        return estimate(header, _settings(config, hardware, can_edit=can_edit))
     except UnsupportedModelError:
-        return Need()  # llama.cpp may know more architectures than our formulas
-    ram_bytes = found.total_bytes + num_lora_bytes
-    return Need(ram_bytes, found.resident_bytes - found.total_bytes)
+        return None
+
+
+def _beside_draft(wishes: Wishes, config: EngineConfig, hardware: Hardware) -> Wishes:
+    """``wishes`` without the memory that the draft model takes."""
+    draft = config.draft_config()
+    found = _estimate(draft, hardware) if draft is not None else None
+    if found is None:
+        return wishes
+    return dataclasses.replace(
+        wishes,
+        freed_bytes=wishes.freed_bytes - found.resident_bytes,
+        freed_gpu_bytes=wishes.freed_gpu_bytes - sum(gpu.total_bytes for gpu in found.gpus),
+    )
 
 
 def _lora_bytes(path: Path) -> int:
@@ -98,7 +121,8 @@ def choose_sizes(config: EngineConfig, freed: Need, hardware: Hardware) -> Engin
         return _unplanned(config)
     try:
         header = gguf.read_model(Path(config.path)).header
-        chosen = plan(header, hardware, wishes_of(config, freed), verify=verify_guess)
+        wishes = _beside_draft(wishes_of(config, freed), config, hardware)
+        chosen = plan(header, hardware, wishes, verify=verify_guess)
     except UnsupportedModelError:  # llama.cpp may know more architectures than our formulas
         return _unplanned(config)
     if (error := chosen.gpu_error()) is not None:

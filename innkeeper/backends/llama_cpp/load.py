@@ -13,11 +13,16 @@ from innkeeper.backends.llama_cpp.embedder import MAX_TEXTS, POOLING_TYPES, Llam
 from innkeeper.backends.llama_cpp.runner import LlamaRunner
 from innkeeper.backends.llama_cpp.state_key import meta_text, state_key
 from innkeeper.backends.llama_cpp.threads import ThreadTuner, usable_cores
-from innkeeper.backends.llama_cpp.tokenizer import LlamaTokenizer
+from innkeeper.backends.llama_cpp.tokenizer import LlamaTokenizer, first_difference
 from innkeeper.core import EngineConfig, LoraAdapter, ModelFacts
 from innkeeper.core.llama_params import set_placement
 from innkeeper.engine.runner import ProgressCallback
-from innkeeper.errors import EngineLoadError, NotEnoughMemoryError, UnsupportedModelError
+from innkeeper.errors import (
+    EngineLoadError,
+    InnkeeperError,
+    NotEnoughMemoryError,
+    UnsupportedModelError,
+)
 
 _MAX_SEQUENCE_IDS = 256
 _KV_TYPES = {
@@ -64,8 +69,37 @@ def load(config: EngineConfig, progress: ProgressCallback) -> LlamaRunner | Llam
     can_shift = lib.llama_memory_can_shift(lib.llama_get_memory(context))
     is_editable = bool(can_shift) and _is_editable(config, model)
     key = state_key(config, model, facts.num_pool)
-    return LlamaRunner(
+    runner = LlamaRunner(
         model, context, facts, tokenizer, tuner, is_editable=is_editable, state_key=key
+    )
+    small = config.draft_config()
+    if small is not None:
+        try:
+            runner.draft = load_draft(small, runner)
+        except InnkeeperError:
+            runner.close()
+            raise
+    return runner
+
+
+def load_draft(config: EngineConfig, large: LlamaRunner) -> LlamaRunner:
+    """The model that guesses for ``large``.
+
+    Raises: EngineLoadError if it cannot, and as ``load``.
+    """
+    runner = load(config, lambda fraction: None)
+    assert isinstance(runner, LlamaRunner)
+    name = os.path.basename(config.path)
+    problem = first_difference(large.tokenizer, runner.tokenizer)
+    if runner.has_state:
+        problem = f"{runner.facts.architecture} models cannot take guesses back"
+    if problem is None:
+        return runner
+    runner.close()
+    raise EngineLoadError(
+        f"the draft model {name} does not fit {large.facts.name}: {problem}",
+        field="draft_model",
+        hint="take a smaller model of the same family, or start without --draft-model",
     )
 
 
@@ -284,6 +318,7 @@ def _facts(
         fill_ids=tokenizer.fill_ids(),
         pooling=config.pooling,
         loras=tuple(LoraAdapter(os.path.basename(e.path), e.scale) for e in config.loras),
+        draft=os.path.basename(config.draft_path),
         num_layers=num_layers + 1,
         num_gpu_layers=on_gpu if uses_gpu(config) else 0,
         device="GPU" if uses_gpu(config) else "CPU",

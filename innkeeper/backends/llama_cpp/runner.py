@@ -63,6 +63,7 @@ class LlamaRunner:
         *,
         is_editable: bool = True,
         state_key: str = "",
+        draft: "LlamaRunner | None" = None,
     ) -> None:
         self.facts = facts
         self.tokenizer = tokenizer
@@ -82,6 +83,7 @@ class LlamaRunner:
         self.can_cut = not self.has_state and self._num_swa == 0
         self.can_edit = is_editable
         self.state_key = state_key
+        self.draft = draft
         self._is_shift_pending = False
 
     def forward(self, rows: Sequence[Row]) -> list[Logits]:
@@ -149,6 +151,8 @@ class LlamaRunner:
         return int(oldest) <= max(0, length - self._num_swa)
 
     def close(self) -> None:
+        if self.draft is not None:
+            self.draft.close()
         if self._context is not None:
             lib.llama_free(self._context)
             lib.llama_model_free(self._model)

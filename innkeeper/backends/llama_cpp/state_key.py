@@ -17,7 +17,8 @@ _HEAD_BYTES = 1 << 20
 _NO_PART = frozenset(
     "path name num_ctx num_pool max_sequences max_kept kv_reuse idle_refresh num_gpu_layers"
     " num_threads max_slice_seconds max_ubatch cache_folder disk_cache_bytes"
-    " max_threads ram_cache_bytes notes mmap mlock repack num_cpu_experts tensor_split".split()
+    " max_threads ram_cache_bytes notes mmap mlock repack num_cpu_experts tensor_split"
+    " draft_path".split()
 )
 """Fields of the configuration that change no state, but for rounding. Any other does, also those
 that are added later."""

@@ -7,6 +7,9 @@ import llama_cpp.llama_cpp as lib
 
 from innkeeper.errors import EngineError
 
+_MOST_UNUSED = 256
+"""Families pad their vocabularies to round numbers, which differ between sizes."""
+
 
 class LlamaTokenizer:
     """Reads the vocabulary only, which never changes: safe beside ``llama_decode``."""
@@ -86,3 +89,14 @@ class LlamaTokenizer:
             if count >= 0:
                 return buffer.raw[:count]
             room = -count
+
+
+def first_difference(one: LlamaTokenizer, other: LlamaTokenizer) -> str | None:
+    """What tells two vocabularies apart, in words; None if a token id means the same in both."""
+    if abs(one.num_vocab - other.num_vocab) > _MOST_UNUSED:
+        return f"it has {other.num_vocab} tokens, and the model {one.num_vocab}"
+    for token_id in range(min(one.num_vocab, other.num_vocab)):
+        here, there = one.text(token_id), other.text(token_id)
+        if here != there:
+            return f"token {token_id} is {there!r}, and the model's {here!r}"
+    return None

@@ -189,6 +189,7 @@ SAMPLING: dict[str, Probe] = {
     "custom_token_bans": Probe("97,98,99,100,101,102"),
     "banned_strings": Probe(["a", "b", "c", "d", "e"]),
     "prompt_lookup_num_tokens": Probe(4, _LOOP),
+    "draft_max": Probe(4),
     "speculative_ngram": Probe(True, _LOOP),
     "ban_eos_token": Probe(True, _ENDS),
     "min_tokens": Probe(3, _ENDS),
