@@ -1,10 +1,10 @@
-"""What do guesses from repetitions gain, and what do they cost where nothing repeats?
+"""What do guesses gain, and what do they cost where nothing can be guessed?
 
-    python benchmarks/speculative.py MODEL.gguf [--tokens N] [--rounds N]
+    python benchmarks/speculative.py MODEL.gguf [--draft SMALL.gguf] [--tokens N] [--rounds N]
 
-The same reply is written with and without guesses, in turns, so that other load hits both. The
-text that repeats is forced by a constraint (and so needs no sensible model); the other one is drawn
-at temperature 1.
+The guesses come from the text's own repetitions, and from a draft model. The same reply is written
+with and without them, in turns, so that other load hits both. The text that repeats is forced by a
+constraint (and so needs no sensible model); the other one is drawn at temperature 1.
 """
 
 import argparse
@@ -33,9 +33,14 @@ CASES: dict[str, dict[str, Any]] = {
 class Bench:
     """One model, asked for one reply at a time."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, draft_path: str) -> None:
         config = EngineConfig(
-            backend="llama_cpp", path=str(path), name=path.stem, num_ctx=2048, num_pool=4096
+            backend="llama_cpp",
+            path=str(path),
+            name=path.stem,
+            num_ctx=2048,
+            num_pool=4096,
+            draft_path=draft_path,
         )
         self._runner = backend.load(config, lambda fraction: None)
         self._frames: list[Any] = []
@@ -56,27 +61,35 @@ class Bench:
         return timings.predicted_ms / timings.predicted_n, right
 
 
+def _sources(has_draft: bool) -> dict[str, dict[str, Any]]:
+    sources: dict[str, dict[str, Any]] = {
+        "4 from the text": {"lookup": 4, "draft_max": 0},
+        "8 from the text": {"lookup": 8, "draft_max": 0},
+    }
+    return {**sources, "of the draft model": {}} if has_draft else sources
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("--tokens", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--draft", default="", help="a draft model")
     options = parser.parse_args()
-    bench = Bench(options.model)
+    bench = Bench(options.model, options.draft)
     table = Table("text", "guesses", "ms a token", "plain, ms", "speed", "right")
     for name, fields in CASES.items():
-        bench.milliseconds_a_token(max_tokens=8, **fields)
-        for lookup in (4, 8):
+        bench.milliseconds_a_token(max_tokens=8, draft_max=0, **fields)
+        for source, guesses in _sources(bool(options.draft)).items():
             plain, guessed = [], []
             for _ in range(options.rounds):
-                plain.append(bench.milliseconds_a_token(max_tokens=options.tokens, **fields))
-                guessed.append(
-                    bench.milliseconds_a_token(max_tokens=options.tokens, lookup=lookup, **fields)
-                )
+                wanted = {"max_tokens": options.tokens, **fields}
+                plain.append(bench.milliseconds_a_token(draft_max=0, **wanted))
+                guessed.append(bench.milliseconds_a_token(**guesses, **wanted))
             before = statistics.median(ms for ms, _ in plain)
             after = statistics.median(ms for ms, _ in guessed)
             row = f"{after:.1f}", f"{before:.1f}", f"{before / after:.2f}x", f"{guessed[0][1]:.0%}"
-            table.add(name, str(lookup), *row)
+            table.add(name, source, *row)
     print(table.markdown(f"{options.model.name}, {options.tokens} tokens"))
 
 

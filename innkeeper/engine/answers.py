@@ -63,7 +63,10 @@ def _seen(sequence: Sequence, tokenizer: Tokenizer) -> SeenPrompt:
 def _warnings(sequence: Sequence, reason: FinishReason, facts: ModelFacts) -> Iterator[str]:
     request = sequence.request
     if request.draft_max and not facts.draft:
-        yield "not applied: draft_max (no draft model is loaded; --draft-model names one)"
+        yield (
+            "not applied: draft_max, or speculative.n_max (no draft model is loaded;"
+            " --draft-model names one)"
+        )
     asked = request.max_tokens
     if reason == "length" and asked is not None and sequence.num_generated < asked:
         yield (

@@ -57,6 +57,12 @@ class DraftModel:
         self._chances, self._seconds = [], 0.0
         if self._is_broken or not self._payoff.has_credit:
             return []
+        started = self._clock()
+        found = self._draft(tokens, room)
+        self._seconds = self._clock() - started
+        return found
+
+    def _draft(self, tokens: Sequence[int], room: int) -> list[int]:
         start, view, num_read = self._aim(tokens)
         if not self._payoff.can_afford(len(view) - num_read):
             return []
@@ -89,9 +95,7 @@ class DraftModel:
         while True:
             started = self._clock()
             token_id, share = self._best(self._read(unread))
-            seconds = self._clock() - started
-            self._seconds += seconds
-            self._payoff.learn(len(unread), seconds)
+            self._payoff.learn(len(unread), self._clock() - started)
             chance *= share
             if not self._payoff.is_worth_checking(chance):
                 return found
