@@ -28,6 +28,7 @@ _MAX_MESSAGES = 100_000
 _MAX_TOP_LOGPROBS = 100
 MAX_TEMPLATE_CHARS = 256 * 1024
 _MAX_TEXT_CHARS = 64 * 1024 * 1024
+_read_truncation = values.choice("auto", "disabled")
 _KEPT = ("name", "tool_call_id", "reasoning_content")
 _TEMPLATE_NAMES = ("enable_thinking", "reasoning_effort", "preserve_thinking")
 
@@ -40,6 +41,7 @@ ROUTE_FIELDS = (
     "continue_final_message",
     "mode",
     *character.PLAY_FIELDS,
+    "truncation",
     *_TEMPLATE_NAMES,
     *tools.NAMES,
     *reasoning.NAMES,
@@ -123,6 +125,7 @@ def parse(body: Mapping[str, Any], warnings: Iterable[str] = ()) -> Call:
         chat_template=template,
         template_kwargs={**reasoning.template_kwargs(body), **template_kwargs(body)},
         continue_last=_continues(body),
+        drops_turns=_drops_turns(body),
         warnings=[
             *(f"not applied: {name} (mode {mode})" for name in character.idle(body)),
             *warnings,
@@ -305,6 +308,12 @@ def template_kwargs(body: Mapping[str, Any]) -> dict[str, Any]:
     named = {name: body[name] for name in _TEMPLATE_NAMES if body.get(name) is not None}
     variables: dict[str, Any] = values.plain("chat_template_kwargs", {**named, **given})
     return variables
+
+
+def _drops_turns(body: Mapping[str, Any]) -> bool | None:
+    """``truncation``, as OpenAI's responses have it. Raises: InvalidRequestError."""
+    given = body.get("truncation")
+    return None if given is None else _read_truncation("truncation", given) == "auto"
 
 
 def _continues(body: Mapping[str, Any]) -> bool:

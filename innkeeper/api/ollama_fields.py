@@ -66,7 +66,10 @@ _BODY = {
         "description": "; ".join(f"{field.names[0]}: {field.about}" for field in OPTIONS),
     },
     "think": {"description": "true, false, low, medium, high or max, for the chat template"},
-    "truncate": schema.plain("boolean", "false = too long a prompt is an error"),
+    "truncate": schema.plain(
+        "boolean",
+        "false = too long a chat is an error; else its oldest turns are left out, and reported",
+    ),
     "keep_alive": {"description": "how long the model stays: 300, 5m; 0 unloads it, -1 keeps it"},
     "logprobs": schema.plain("boolean", "report log probabilities"),
     "top_logprobs": schema.plain("integer", "and this many alternatives per token"),
@@ -152,8 +155,10 @@ def parse(body: Mapping[str, Any], *, is_chat: bool) -> Call:
         debug=values.flag("debug", body.get("debug") or False),
         **given,
     )
-    if body.get("truncate") is False:
-        request = msgspec.structs.replace(request, truncate_to=None)
+    cuts = values.flag("truncate", True if body.get("truncate") is None else body["truncate"])
+    request = msgspec.structs.replace(
+        request, drops_turns=cuts, truncate_to=request.truncate_to if cuts else None
+    )
     return Call(
         request=request,
         stream=values.flag("stream", body.get("stream", True)),

@@ -26,7 +26,6 @@ _OWN = frozenset(
     " tool_choice conversation prompt n".split()
 )
 _OFF: dict[str, tuple[Any, ...]] = {
-    "truncation": ("disabled",),
     "include": ([],),
     "max_tool_calls": (None,),
 }
@@ -46,6 +45,7 @@ _BODY = schema.body(
         "tools": schema.plain("array", "functions that may be called"),
         "tool_choice": {"description": "auto, none, required, or one function"},
         "reasoning": schema.plain("object", "effort"),
+        "truncation": schema.TRUNCATION,
         "stream": schema.plain("boolean", "answer with server-sent events"),
         "model": schema.plain("string", "a name of /v1/models"),
         **schema.SAMPLING,
@@ -322,7 +322,7 @@ class _Reply:
             "tool_choice": "auto",
             "tools": [],
             "top_p": request.sampling.top_p,
-            "truncation": "disabled",
+            "truncation": body.get("truncation") or "disabled",
             "usage": None if finished is None else _usage(finished),
             "warnings": [*self._warnings(), *(finished.warnings if finished else ())],
             **(debug_of(finished) if finished else {}),

@@ -72,6 +72,12 @@ _STREAMING = {
     "debug": plain("boolean", "show the final prompt and its token ids in the answer"),
 }
 
+TRUNCATION = plain(
+    "string",
+    "auto leaves the oldest turns of a chat that is too long out, which is reported; disabled"
+    " refuses it; absent = as the server is set",
+)
+
 PROMPT = {"description": "text, token ids, or a list of either"}
 
 COMPLETION_BODY = body(
@@ -127,6 +133,7 @@ CHAT_BODY = body(
         **_STREAMING,
         "logprobs": plain("boolean", "report log probabilities"),
         "top_logprobs": plain("integer", "and this many alternatives per token"),
+        "truncation": TRUNCATION,
         **SAMPLING,
         **_TEMPLATE,
         **REASONING,

@@ -95,7 +95,11 @@ async def _serve(settings: Settings, home: Home, model_path: Path, screen: Scree
         doors = _open_doors(settings, stack)
         models = _make_models(settings, home)
         stack.push_async_callback(models.close)
-        generate = Generate(models, max_queued=settings.queue_limit)
+        generate = Generate(
+            models,
+            max_queued=settings.queue_limit,
+            drops_turns=settings.chat_overflow == "drop",
+        )
         servers = Servers(settings.keepalive_seconds)
         stack.push_async_callback(servers.stop)
         stack.callback(generate.stop_all)

@@ -257,6 +257,13 @@ class Settings:
         minimum=0,
         maximum=100_000,
     )
+    chat_overflow: str = setting(
+        "choice",
+        "error",
+        "Chats longer than the context: refuse them, or leave their oldest turns out and say so;"
+        " a request's truncation or truncation_length goes before.",
+        choices=("error", "drop"),
+    )
     max_body: int = setting(
         "size",
         16 * MIB,

@@ -214,6 +214,9 @@ class GenerateRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Which edits of the prompt may be reused over; None = as the model is set."""
     truncate_to: int | None = None
     """Keep only this many last prompt tokens (and BOS); what was cut is reported."""
+    drops_turns: bool | None = None
+    """Chat: whether the oldest turns are left out, and reported, where there is no room for all;
+    None = as the server is set, or if ``truncate_to`` is."""
     template_kwargs: dict[str, Any] = {}
     """Variables for the chat template, such as ``enable_thinking``."""
     chat_template: str | None = None

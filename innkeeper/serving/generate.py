@@ -20,6 +20,7 @@ from innkeeper.prompt.renderer import RenderedPrompt
 from innkeeper.serving.loaded import LoadedModel
 from innkeeper.serving.models import Models
 from innkeeper.serving.replies import Replies
+from innkeeper.serving.turns import fit_turns, prompt_room
 from innkeeper.units import MIB
 
 MAX_TOKENIZE_BYTES = 4 * MIB
@@ -29,11 +30,13 @@ class Generate:
     """Generation and tokenizing with the models that are loaded, or come when they are named.
 
     max_queued: choices beyond those that the engine runs at once; more are refused (BusyError).
+    drops_turns: whether chats that do not say so lose their oldest turns where they are too long.
     """
 
-    def __init__(self, models: Models, *, max_queued: int = 64) -> None:
+    def __init__(self, models: Models, *, max_queued: int = 64, drops_turns: bool = False) -> None:
         self.models = models
         self._max_queued = max_queued
+        self._drops_turns = drops_turns
         self._num_arriving = 0
 
     async def stream(self, request: GenerateRequest) -> AsyncGenerator[Delta | Finished, None]:
@@ -57,6 +60,9 @@ class Generate:
         Raises: InvalidRequestError, PromptTooLongError.
         """
         if request.messages is not None:
+            request = _for_template(request, model)
+            if self._may_drop(request):
+                request = await _fitted(request, model)
             request = await _with_prompt(request, model)
         refuse_absurd(request, model.facts)
         return request
@@ -67,7 +73,7 @@ class Generate:
             return request.prompt
         name, _ = self.models.resolve(request.model)
         async with self.models.use(name) as model:
-            prompt = (await _with_prompt(request, model)).prompt
+            prompt = (await _with_prompt(_for_template(request, model), model)).prompt
         assert isinstance(prompt, str)
         return prompt
 
@@ -109,6 +115,11 @@ class Generate:
         """Every running request ends as ``cancelled`` within one step."""
         for model in self.models.loaded:
             model.link.cancel_all()
+
+    def _may_drop(self, request: GenerateRequest) -> bool:
+        if request.drops_turns is not None:
+            return request.drops_turns
+        return self._drops_turns or request.truncate_to is not None
 
     @contextlib.asynccontextmanager
     async def _ready(
@@ -164,9 +175,29 @@ async def _render(
         raise InvalidRequestError(str(error), field="chat_template") from None
 
 
+def _for_template(request: GenerateRequest, model: LoadedModel) -> GenerateRequest:
+    return reply_form.for_template(request, request.chat_template or model.facts.chat_template)
+
+
+async def _fitted(request: GenerateRequest, model: LoadedModel) -> GenerateRequest:
+    """The request without the turns that its context has no room for."""
+
+    async def num_tokens(messages: Sequence[Message]) -> int:
+        text = (await _render(request, messages, model)).text
+        num_bytes = len(text.encode("utf-8", "replace"))
+        if not room <= num_bytes <= MAX_TOKENIZE_BYTES:
+            return num_bytes  # at least as many as tokens, or far too many
+        return len(await (await model.engine()).tokenize(text, add_special=request.add_bos))
+
+    room = prompt_room(request, model.facts.num_ctx)
+    messages, warning = await fit_turns(request.messages or (), room, num_tokens)
+    warnings = (*request.warnings, warning) if warning else request.warnings
+    return msgspec.structs.replace(request, messages=messages, warnings=warnings)
+
+
 async def _with_prompt(request: GenerateRequest, model: LoadedModel) -> GenerateRequest:
+    """``request`` (of ``_for_template``) with its prompt."""
     template = request.chat_template or model.facts.chat_template
-    request = reply_form.for_template(request, template)
     rendered = await _render(request, request.messages or (), model)
     negative = request.negative_prompt
     if negative:

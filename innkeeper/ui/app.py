@@ -139,6 +139,7 @@ def to_request(body: ChatBody) -> GenerateRequest:
         messages=tuple(Message(turn.role, turn.content) for turn in body.messages),
         sampling=SamplingParams(temperature=body.temperature, min_p=0.05),
         max_tokens=body.max_tokens,
+        drops_turns=True,
     )
 
 

@@ -104,6 +104,7 @@ async def test_what_the_page_asks_reaches_the_use_case(
     (request,) = generate.requests
     assert request.messages is not None and request.messages[0].content == "Hello"
     assert (request.max_tokens, request.sampling.temperature) == (7, 0.0)
+    assert request.drops_turns, "a chat of the page goes on past its context"
 
 
 async def test_an_error_ends_the_lines_with_its_words(

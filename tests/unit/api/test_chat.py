@@ -105,3 +105,17 @@ def test_template_variables_must_be_plain(client: httpx.Client) -> None:
     response = client.post(PATH, json={**CHAT, "chat_template_kwargs": {"a": deep}})
     assert response.status_code == 400
     assert response.json()["error"]["param"] == "chat_template_kwargs"
+
+
+def test_truncation_leaves_the_oldest_turns_out_and_says_so(client: httpx.Client) -> None:
+    old = [{"role": "user", "content": f"{i} " + "x" * 300} for i in range(9)]
+    body = {**CHAT, "messages": [*old, *CHAT["messages"]], "debug": True}
+    refused = client.post(PATH, json={**body, "truncation": "disabled"})
+    assert refused.status_code == 400 and "2048" in refused.json()["error"]["message"]
+    for asked in ({"truncation": "auto"}, {"truncation_length": 2000}):
+        answer = post(client, **body, **asked)
+        prompt = answer["debug"][0]["prompt"]
+        assert "0 xx" not in prompt and "hi<" in prompt
+        assert any("of 10 messages were left out" in each for each in answer["warnings"])
+    wrong = client.post(PATH, json={**body, "truncation": "left"}).json()["error"]
+    assert wrong["param"] == "truncation" and "auto, disabled" in wrong["message"]

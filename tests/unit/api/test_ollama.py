@@ -88,6 +88,7 @@ def test_context_size_truncates_unless_forbidden() -> None:
     assert parsed(options=options).request.truncate_to == 900
     assert parsed(options=options, truncate=False).request.truncate_to is None
     assert parsed(options={}).request.max_tokens is None
+    assert parsed().request.drops_turns and not parsed(truncate=False).request.drops_turns
 
 
 def test_raw_text_is_taken_as_it_is_and_other_text_as_a_turn() -> None:
