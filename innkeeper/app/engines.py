@@ -4,7 +4,7 @@ from pathlib import Path
 
 from innkeeper.app.home import Home
 from innkeeper.app.model import find_model
-from innkeeper.config import Settings
+from innkeeper.config import OPEN_SWITCH, Settings
 from innkeeper.core import LoraAdapter, RopeScaling
 from innkeeper.serving import EngineDefaults
 
@@ -22,6 +22,7 @@ def engine_defaults(settings: Settings, home: Home) -> EngineDefaults:
         num_gpu_layers=settings.gpu_layers,
         kv_type_k=settings.kv_type,
         kv_type_v=settings.kv_type,
+        swa_full=OPEN_SWITCH[settings.swa_full],
         num_threads=settings.threads,
         pooling=settings.pooling,
         num_cpu_experts=settings.moe_cpu,

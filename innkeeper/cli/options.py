@@ -24,6 +24,7 @@ _PANELS = {
         "pin",
         "gpu_layers",
         "kv_type",
+        "swa_full",
         "threads",
         "no_tune",
         "model_folders",

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 PLANNED = (
     *("ctx", "pool", "parallel", "gpu_layers", "kv_type", "tensor_split", "moe_cpu"),
-    *("rope_scaling", "rope_scale", "mlock", "no_mmap"),
+    *("rope_scaling", "rope_scale", "mlock", "no_mmap", "swa_full"),
 )
 """The settings that decide what fits."""
 

@@ -7,6 +7,14 @@ the table. Settings are read once, at the start, and never change.
 
 from innkeeper.config.load import further_ports, is_loopback, load_settings
 from innkeeper.config.setting import Setting
-from innkeeper.config.table import SETTINGS, Settings
+from innkeeper.config.table import OPEN_SWITCH, SETTINGS, Settings
 
-__all__ = ["SETTINGS", "Setting", "Settings", "further_ports", "is_loopback", "load_settings"]
+__all__ = [
+    "OPEN_SWITCH",
+    "SETTINGS",
+    "Setting",
+    "Settings",
+    "further_ports",
+    "is_loopback",
+    "load_settings",
+]

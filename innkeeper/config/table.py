@@ -10,6 +10,9 @@ from innkeeper.units import GIB, MIB
 _AUTO_ZERO = {"auto": 0}
 _KV_TYPES = ("f32", "f16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
 
+OPEN_SWITCH: dict[str, bool | None] = {"auto": None, "yes": True, "no": False}
+"""What the words of a switch mean that may be left open."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -82,6 +85,13 @@ class Settings:
         "Number type of the cache; q8_0 needs half of f16's memory, but what moved in a prompt is"
         " read again then; auto = f16 while that leaves a comfortable context.",
         choices=("auto", *_KV_TYPES),
+    )
+    swa_full: str = setting(
+        "choice",
+        "auto",
+        "Keep all tokens in sliding-window layers too (Gemma 2 and 3, gpt-oss), so that edits of a"
+        " long chat are quick there as well; auto = where memory allows.",
+        choices=tuple(OPEN_SWITCH),
     )
     model_folders: tuple[str, ...] = setting(
         "list",

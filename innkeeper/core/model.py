@@ -58,6 +58,9 @@ class EngineConfig(Struct, frozen=True, kw_only=True):
     """-1 = all that the backend can place."""
     kv_type_k: str = "f16"
     kv_type_v: str = "f16"
+    swa_full: bool | None = None
+    """Whether sliding-window layers keep all tokens, so that prompts can be edited in the cache;
+    None = no, unless it is planned for."""
     num_threads: int = 0
     """0 = measured and adapted."""
     max_threads: int = 0
@@ -112,18 +115,24 @@ class EngineConfig(Struct, frozen=True, kw_only=True):
             mlock=self.mlock,
         )
 
-    def num_sequence_ids(self, *, can_edit: bool) -> int:
+    def num_sequence_ids(self, *, can_edit: bool, keeps_windows: bool = False) -> int:
         """Sequences that a backend keeps apart: those that generate, those that are kept, and,
         where prompts can be edited in the cache, one for each that generates to park chunks on,
-        one to move them, and one for what fell out.
+        one to move them, and one for what fell out. Each of them has a twin in llama.cpp where
+        sliding-window layers keep all tokens (``backends.llama_cpp.memory``).
 
-        A sliding-window cache grows with this number, and cannot be edited."""
-        return num_sequence_ids(self.max_sequences, self.max_kept, can_edit=can_edit)
+        Else a sliding-window cache grows with this number, and cannot be edited."""
+        return num_sequence_ids(
+            self.max_sequences, self.max_kept, can_edit=can_edit, keeps_windows=keeps_windows
+        )
 
 
-def num_sequence_ids(max_sequences: int, max_kept: int, *, can_edit: bool) -> int:
+def num_sequence_ids(
+    max_sequences: int, max_kept: int, *, can_edit: bool, keeps_windows: bool = False
+) -> int:
     """As ``EngineConfig.num_sequence_ids``, before there is a config."""
-    return max_sequences + max_kept + (max_sequences + 2 if can_edit else 0)
+    count = max_sequences + max_kept + (max_sequences + 2 if can_edit else 0)
+    return 2 * count if keeps_windows else count
 
 
 class ModelFacts(Struct, frozen=True, kw_only=True):

@@ -27,6 +27,9 @@ class Base:
     last_used: int = 0
     parked: list[Parked] = field(default_factory=list)
     scratch_id: int = -1
+    is_whole: bool = True
+    """Whether every layer holds all of its tokens. States on disk lack what sliding windows have
+    left behind, so that nothing in them can be moved."""
     is_remnant: bool = False
     """What a cancelled edit left: chunks without the text between them."""
 
@@ -34,6 +37,7 @@ class Base:
         """Takes over what the first ``length`` tokens of another base are."""
         self.tokens, self.cells = other.tokens[:length], other.cells[:length]
         self.num_exact, self.speaker = min(other.num_exact, length), other.speaker
+        self.is_whole = other.is_whole
 
     def all_cells(self) -> Iterable[int]:
         yield from self.cells

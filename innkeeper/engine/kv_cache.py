@@ -296,6 +296,7 @@ class KVCache:
         self.append(target_id, tokens)
         base = self._bases[target_id]
         base.num_exact, base.speaker = num_exact, speaker
+        base.is_whole = self._runner.can_resume(target_id, 1, len(tokens))
         self._touch(base)
 
     def _lease_prefix(self, source: Source | None) -> Lease | None:
@@ -401,3 +402,4 @@ class KVCache:
     def _clear(self, sequence_id: int) -> None:
         self._editor.cut(sequence_id, self._bases[sequence_id], 0)
         self._bases[sequence_id].speaker = ""
+        self._bases[sequence_id].is_whole = True

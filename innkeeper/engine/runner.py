@@ -79,7 +79,7 @@ class Runner(Protocol):
     has_state: bool
     """Whether the cache is one state, as in recurrent models, that no token can be taken out of."""
     can_cut: bool
-    """Whether a sequence can be cut to any length: no states, no sliding windows."""
+    """Whether a sequence can be cut to any length, once saved too: no states, no windows."""
     can_edit: bool
     """Whether ``shift`` works: positions can be rotated without evaluating the tokens again."""
     state_key: str

@@ -65,7 +65,7 @@ def _best_edit(
     """The idle base of which the most can be kept by moving chunks."""
     best: Source | None = None
     for sequence_id, base in enumerate(bases):
-        if base.in_use or not base.tokens:
+        if base.in_use or not base.tokens or not base.is_whole:
             continue
         plan = plan_reuse(base.tokens, tokens, policy, speakers=(base.speaker, speaker))
         if plan.chunks and plan.num_reused() > (best.plan.num_reused() if best else 0):

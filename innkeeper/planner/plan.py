@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from innkeeper.core import RopeScaling, num_sequence_ids
+from innkeeper.core.shifting import FULL_KV_TYPES
 from innkeeper.errors import InvalidRequestError, NotEnoughMemoryError
 from innkeeper.formats.gguf_header import GgufHeader
 from innkeeper.planner.estimate import ContextSettings, MemoryEstimate, estimate
@@ -39,6 +40,8 @@ class Wishes:
     """llama.cpp's own ``n_seq_max`` instead of what follows from the two above."""
     kv_type_k: str | None = None
     kv_type_v: str | None = None
+    swa_full: bool | None = None
+    """Whether sliding-window layers keep all tokens; None = where there is room to spare."""
     num_gpu_layers: int | None = None
     flash_attention: bool | None = None
     max_batch: int | None = None
@@ -60,11 +63,16 @@ class Wishes:
     """RAM that a model unloaded first gives back."""
     freed_gpu_bytes: int = 0
 
-    def num_sequence_ids(self, shape: ModelShape) -> int:
+    def num_sequence_ids(self, shape: ModelShape, *, swa_full: bool) -> int:
         """llama.cpp's ``n_seq_max``, as ``EngineConfig.num_sequence_ids`` counts it."""
         if self.num_ids is not None:
             return self.num_ids
-        return num_sequence_ids(self.max_sequences, self.max_kept, can_edit=shape.can_edit)
+        return num_sequence_ids(
+            self.max_sequences,
+            self.max_kept,
+            can_edit=shape.can_edit(swa_full=swa_full),
+            keeps_windows=shape.keeps_windows(swa_full=swa_full),
+        )
 
 
 @dataclass(frozen=True)
@@ -75,6 +83,7 @@ class Plan:
     num_pool: int
     kv_type_k: str
     kv_type_v: str
+    swa_full: bool
     num_gpu_layers: int
     flash_attention: bool
     max_ubatch: int
@@ -173,7 +182,7 @@ class _Planner:
             if found.fits:
                 found = self._verified(candidate, found)
             if found.fits:
-                return self._with_larger_pool(found, candidate)
+                return self._with_larger_pool(*self._with_full_windows(found, candidate))
             if smallest is None or found.needed_bytes < smallest.needed_bytes:
                 smallest = found
         assert smallest is not None
@@ -245,15 +254,23 @@ class _Planner:
         return [longest, *(num for num in _LADDER if num < longest)]
 
     def _settings(
-        self, num_ctx: int, kv_types: tuple[str, str], layers: int, num_cpu_experts: int
+        self,
+        num_ctx: int,
+        kv_types: tuple[str, str],
+        layers: int,
+        num_cpu_experts: int,
+        *,
+        swa_full: bool | None = None,
     ) -> ContextSettings:
         wishes = self.wishes
+        if swa_full is None:
+            swa_full = bool(wishes.swa_full) and kv_types[0] in FULL_KV_TYPES
         ubatch = wishes.max_ubatch or (512 if layers else 128)
         flash = wishes.flash_attention
         if flash is None:
             flash = layers != _NO_GPU or kv_types[1] not in ("f16", "f32", "bf16")
         outputs = wishes.num_outputs
-        num_ids = wishes.num_sequence_ids(self.shape)
+        num_ids = wishes.num_sequence_ids(self.shape, swa_full=swa_full)
         repack = wishes.repack and layers == _NO_GPU
         return ContextSettings(
             num_pool=max(num_ctx, wishes.num_pool or 0),
@@ -265,6 +282,7 @@ class _Planner:
             num_outputs=num_ids if outputs is None else outputs,
             flash_attention=flash,
             kv_unified=wishes.kv_unified,
+            swa_full=self.shape.keeps_windows(swa_full=swa_full),
             num_gpu_layers=layers,
             num_cpu_experts=num_cpu_experts,
             gpu_shares=self.gpu_shares,
@@ -282,6 +300,7 @@ class _Planner:
             num_pool=settings.num_pool,
             kv_type_k=settings.kv_type_k,
             kv_type_v=settings.kv_type_v,
+            swa_full=settings.swa_full,
             num_gpu_layers=settings.num_gpu_layers,
             flash_attention=settings.flash_attention,
             max_ubatch=settings.max_ubatch,
@@ -297,6 +316,24 @@ class _Planner:
             notes=tuple(self._notes(candidate)),
         )
 
+    def _with_full_windows(self, chosen: Plan, candidate: _Candidate) -> tuple[Plan, _Candidate]:
+        """All tokens in sliding-window layers too, so that prompts can be edited in the cache,
+        where there is room to spare."""
+        old = candidate.settings
+        is_open = self.wishes.swa_full is None and old.kv_type_k in FULL_KV_TYPES
+        if not is_open or not self.shape.keeps_windows(swa_full=True):
+            return chosen, candidate
+        settings = self._settings(
+            candidate.num_ctx,
+            (old.kv_type_k, old.kv_type_v),
+            old.num_gpu_layers,
+            old.num_cpu_experts,
+            swa_full=True,
+        )
+        full = replace(candidate, settings=settings)
+        found = self._verified(full, self._judge(full, estimate(self.header, settings)))
+        return (found, full) if self._spares(found) else (chosen, candidate)
+
     def _with_larger_pool(self, chosen: Plan, candidate: _Candidate) -> Plan:
         """Room for a second chat beside the first, where there is room to spare."""
         if self.wishes.num_pool or (self.wishes.num_ctx is None and chosen.kv_type_k != "f16"):
@@ -304,8 +341,11 @@ class _Planner:
         settings = replace(candidate.settings, num_pool=2 * candidate.num_ctx)
         candidate = replace(candidate, settings=settings)
         larger = self._verified(candidate, self._judge(candidate, estimate(self.header, settings)))
-        spare = self.ram_bytes - larger.needed_bytes
-        return larger if larger.fits and spare > self.ram_bytes // 4 else chosen
+        return larger if self._spares(larger) else chosen
+
+    def _spares(self, found: Plan) -> bool:
+        """Whether it fits, and leaves a quarter of the memory."""
+        return found.fits and self.ram_bytes - found.needed_bytes > self.ram_bytes // 4
 
     def _speed(self, settings: ContextSettings) -> float:
         placement = settings.placement(self.shape.num_layers)
@@ -340,6 +380,12 @@ class _Planner:
             )
         if settings.kv_type_k != "f16" and self.wishes.kv_type_k is None:
             yield f"the cache is kept as {settings.kv_type_k} to make room for a longer context"
+        could_keep = self.shape.keeps_windows(swa_full=True)
+        if could_keep and not settings.swa_full and settings.kv_type_k in FULL_KV_TYPES:
+            yield (
+                "sliding-window layers keep their window only, so what follows an edit of a prompt "
+                "is read again; --swa-full yes keeps all, in more memory"
+            )
         if settings.num_cpu_experts and not self.shape.num_experts:
             yield "this model has no experts, so --moe-cpu changes nothing"
         if self.hardware.gpu_problem:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from innkeeper.core import RopeScaling
+from innkeeper.core.shifting import can_shift
 from innkeeper.errors import CorruptModelError, UnsupportedModelError
 from innkeeper.formats.gguf_header import GgufHeader
 
@@ -99,10 +100,15 @@ class ModelShape:
     def has_sliding(self) -> bool:
         return any(layer.is_sliding for layer in self.layers)
 
-    @property
-    def can_edit(self) -> bool:
-        """Whether cached keys may be moved: not in sliding windows or recurrent states."""
-        return not (self.has_sliding or self.has_recurrent)
+    def can_edit(self, *, swa_full: bool = False) -> bool:
+        """Whether cached keys may be moved: not in recurrent states, and in sliding windows only
+        where those keep all tokens."""
+        is_movable = can_shift(self.architecture, has_windows=self.has_sliding, swa_full=swa_full)
+        return is_movable and not self.has_recurrent
+
+    def keeps_windows(self, *, swa_full: bool) -> bool:
+        """Whether sliding-window layers keep all tokens: only where that makes edits possible."""
+        return self.has_sliding and self.can_edit(swa_full=swa_full)
 
     def num_ctx_with(self, rope: RopeScaling | None) -> int:
         """The longest context that makes sense with ``rope``; None = the header's scaling."""

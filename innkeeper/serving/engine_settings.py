@@ -22,6 +22,8 @@ class EngineDefaults(Struct, frozen=True, kw_only=True):
     num_gpu_layers: int = -1
     kv_type_k: str = AUTO
     kv_type_v: str = AUTO
+    swa_full: bool | None = None
+    """Whether sliding-window layers keep all tokens; None = where there is room to spare."""
     num_threads: int = 0
     num_cpu_experts: int = -1
     tensor_split: tuple[float, ...] = ()

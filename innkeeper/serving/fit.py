@@ -9,13 +9,14 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from innkeeper.core import EngineConfig
+from innkeeper.core.shifting import FULL_KV_TYPES
 from innkeeper.errors import EngineLoadError, NotEnoughMemoryError, UnsupportedModelError
 from innkeeper.formats import gguf
 from innkeeper.formats.ggml_types import TYPES_BY_NAME
 from innkeeper.planner.estimate import ContextSettings, MemoryEstimate, estimate
 from innkeeper.planner.hardware import Hardware, probe
 from innkeeper.planner.plan import COMFORTABLE_CTX, Wishes, plan
-from innkeeper.planner.shape import read_shape
+from innkeeper.planner.shape import ModelShape, read_shape
 from innkeeper.planner.verify import verify_guess
 from innkeeper.units import GIB, format_bytes
 
@@ -81,8 +82,7 @@ def _estimate(config: EngineConfig, hardware: Hardware) -> MemoryEstimate | None
         if kv_type not in TYPES_BY_NAME:
             raise EngineLoadError(f"there is no KV type {kv_type!r}", field="kv_type")
     try:
-        can_edit = read_shape(header).can_edit
-        return estimate(header, _settings(config, hardware, can_edit=can_edit))
+        return estimate(header, _settings(config, hardware, read_shape(header)))
     except UnsupportedModelError:
         return None
 
@@ -134,6 +134,7 @@ def choose_sizes(config: EngineConfig, freed: Need, hardware: Hardware) -> Engin
         num_pool=chosen.num_pool,
         kv_type_k=chosen.kv_type_k,
         kv_type_v=chosen.kv_type_v,
+        swa_full=chosen.swa_full,
         num_gpu_layers=chosen.num_gpu_layers,
         num_cpu_experts=chosen.num_cpu_experts,
         tensor_split=chosen.tensor_split,
@@ -150,6 +151,7 @@ def wishes_of(config: EngineConfig, freed: Need | None = None) -> Wishes:
         max_kept=config.max_kept,
         kv_type_k=None if config.kv_type_k == AUTO else config.kv_type_k,
         kv_type_v=None if config.kv_type_v == AUTO else config.kv_type_v,
+        swa_full=config.swa_full,
         num_gpu_layers=None if config.num_gpu_layers < 0 else config.num_gpu_layers,
         num_cpu_experts=None if config.num_cpu_experts < 0 else config.num_cpu_experts,
         tensor_split=config.tensor_split,
@@ -275,10 +277,14 @@ def refuse_too_big(
         )
 
 
-def _settings(config: EngineConfig, hardware: Hardware, *, can_edit: bool) -> ContextSettings:
+def _settings(config: EngineConfig, hardware: Hardware, shape: ModelShape) -> ContextSettings:
     """As the backend sets up its context."""
     on_gpu = bool(hardware.usable_gpus) and config.num_gpu_layers != 0
-    num_sequences = config.num_sequence_ids(can_edit=can_edit)
+    swa_full = bool(config.swa_full) and config.kv_type_k in FULL_KV_TYPES
+    keeps_windows = shape.keeps_windows(swa_full=swa_full)
+    num_sequences = config.num_sequence_ids(
+        can_edit=shape.can_edit(swa_full=swa_full), keeps_windows=keeps_windows
+    )
     ubatch = config.max_ubatch or (_GPU_UBATCH if on_gpu else _CPU_UBATCH)
     flash = config.flash_attention
     if flash is None:
@@ -292,6 +298,7 @@ def _settings(config: EngineConfig, hardware: Hardware, *, can_edit: bool) -> Co
         max_ubatch=ubatch,
         num_outputs=num_sequences,
         flash_attention=flash,
+        swa_full=keeps_windows,
         num_gpu_layers=config.num_gpu_layers if on_gpu else 0,
         num_cpu_experts=config.num_cpu_experts,
         gpu_shares=config.tensor_split or (1.0,),

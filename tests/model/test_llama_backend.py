@@ -17,6 +17,7 @@ from innkeeper.engine.loop import Engine, Prepared
 from innkeeper.engine.prompt import tokenize_prompt
 from innkeeper.engine.runner import Row
 from innkeeper.errors import UnsupportedModelError
+from tests.model.tiny_models import write_llama
 
 NAMES = ("llama", "llama-q8_0", "qwen2", "gemma3", "mixtral", "mamba")
 UNQUANTIZED = ("llama", "qwen2", "gemma3", "mixtral", "mamba")
@@ -312,23 +313,82 @@ def test_exact_again_after_idle_time(
     assert_same_or_near_tie(session.tokens(refreshed), expected)
 
 
-def test_keys_moved_there_and_back_are_the_same(
-    tiny_llama: Path, open_session: Callable[..., Session]
+def read(runner: LlamaRunner, sequence_id: int, tokens: Sequence[int], start: int = 0) -> None:
+    rows = [Row(t, start + i, sequence_id, False) for i, t in enumerate(tokens)]
+    for first in range(0, len(rows), runner.max_rows):
+        runner.forward(rows[first : first + runner.max_rows])
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen2", "mixtral", "gemma3"])
+def test_a_chat_that_moves_as_a_whole_goes_on_the_same(
+    name: str, tiny_models: dict[str, Path], open_session: Callable[..., Session]
 ) -> None:
-    """A shift there and back leaves the logits as they were, but for rounding."""
-    session = open_session(tiny_llama, kv_type_k="f32", kv_type_v="f32", idle_refresh=False)
+    """Rotated to other positions and back, the keys give the same logits, but for rounding."""
+    session = open_session(tiny_models[name], kv_type_k="f32", kv_type_v="f32", swa_full=True)
     runner = session.runner
+    assert runner.can_edit
     tokens = runner.tokenizer.encode(CARD + MESSAGES[0], add_special=True, parse_special=True)
-    rows = [Row(t, i, 0, False) for i, t in enumerate(tokens)]
-    for start in range(0, len(rows), runner.max_rows):
-        runner.forward(rows[start : start + runner.max_rows])
-    last = len(tokens)
+    read(runner, 0, tokens)
+    length = last = len(tokens)
     before = runner.forward([Row(5, last, 0, True)])[0].copy()
-    runner.remove(0, last)
-    runner.shift(0, 0, last, 300)
-    runner.shift(0, 300, 300 + last, -300)
-    after = runner.forward([Row(5, last, 0, True)])[0]
-    assert np.abs(after - before).max() < 1e-3
+    for delta in (300, -300):
+        runner.remove(0, last)
+        runner.shift(0, last - length, last, delta)
+        last += delta
+        after = runner.forward([Row(5, last, 0, True)])[0]
+        assert np.abs(after - before).max() < 5e-3, "a wrong rotation changes them by 1 and more"
+
+
+def test_keys_of_layers_without_positions_are_never_moved(
+    tmp_path: Path, open_session: Callable[..., Session]
+) -> None:
+    """llama.cpp would rotate them with the others."""
+    path = write_llama(tmp_path / "m.gguf", architecture="smollm3")
+    session = open_session(path, kv_reuse="turbo")
+    assert not session.runner.can_edit
+    for first in range(3):
+        edited = session.submit(CARD + "".join(MESSAGES[first : first + 4]), max_tokens=2)
+        session.run()
+        assert session.finished(edited).timings.cache_approx_n == 0
+
+
+def test_full_windows_keep_tokens_that_have_left_them(
+    tiny_gemma3: Path, open_session: Callable[..., Session]
+) -> None:
+    """llama.cpp takes such cells again though others are free, unless they are held twice."""
+    runner = open_session(tiny_gemma3, swa_full=True, num_pool=1024).runner
+    tokens = [5 + i % 200 for i in range(600)]
+    read(runner, 1, tokens[:100])
+    read(runner, 0, tokens)
+    runner.remove(1, 0)
+    read(runner, 2, tokens[:200])
+    assert runner.can_resume(0, 1, len(tokens)), (
+        "more than the gap before it, while others are free"
+    )
+    runner.copy(0, 3, 0, 300)
+    runner.remove(0, 0)
+    runner.remove(2, 0)
+    read(runner, 1, tokens)
+    assert runner.can_resume(3, 1, 300) and runner.can_resume(1, 1, len(tokens))
+
+
+def test_full_windows_are_edited_and_exact_again_after_idle_time(
+    tiny_gemma3: Path, open_session: Callable[..., Session]
+) -> None:
+    session = open_session(tiny_gemma3, swa_full=True, kv_type_k="f32", kv_type_v="f32")
+    num_moved = 0
+    for first in (0, 1, 2):
+        prompt = CARD + "".join(MESSAGES[first : first + 5])
+        edited = session.submit(prompt, max_tokens=4)
+        session.run()
+        session.engine.cache.check()
+        num_moved += session.finished(edited).timings.cache_approx_n
+        again = session.submit(prompt, logprobs=0)
+        session.run()
+        assert session.finished(again).timings.cache_approx_n == 0
+        expected = reference(tiny_gemma3, prompt, llama_cpp.GGML_TYPE_F32)
+        assert_same_or_near_tie(session.tokens(again), expected)
+    assert num_moved > 400
 
 
 def test_seed_reproduces_through_every_native_step(
@@ -375,9 +435,8 @@ def test_no_cell_leaks_after_a_thousand_random_rounds(
     session.engine.cache.check()
     session.engine.cache.drop_idle()
     assert session.engine.cache.num_used == 0
-    memory = session.runner._memory
-    ids = range(session.runner.num_sequence_ids)
-    assert all(llama_cpp.llama_memory_seq_pos_max(memory, i) == -1 for i in ids)
+    memory, ids = session.runner._memory, range(session.runner.num_sequence_ids)
+    assert all(memory.last(i) == -1 for i in ids)
 
 
 def test_double_bos_is_one(tiny_llama: Path, open_session: Callable[..., Session]) -> None:

@@ -205,9 +205,12 @@ def _add_ffn(weights: _Weights, prefix: str, shape: _Shape) -> None:
     weights.matrix(prefix + "ffn_down.weight", shape.width, shape.ffn_width)
 
 
-def write_llama(path: Path, *, seed: int = 1, quant: QuantType = QuantType.F32) -> Path:
-    """A Llama with a SentencePiece vocabulary; ``quant`` of its matrices."""
-    weights, shape = _Weights(path, "llama", spm_vocabulary(), seed), _Shape()
+def write_llama(
+    path: Path, *, seed: int = 1, quant: QuantType = QuantType.F32, architecture: str = "llama"
+) -> Path:
+    """A Llama, or a cousin with the same tensors, with a SentencePiece vocabulary; ``quant`` of its
+    matrices."""
+    weights, shape = _Weights(path, architecture, spm_vocabulary(), seed), _Shape()
     weights.quant = quant
     _add_shape(weights.writer, "Tiny Llama", shape)
     weights.embedding("token_embd.weight", shape.width, 1.0, is_output=False)

@@ -16,6 +16,7 @@ from innkeeper.backends.llama_cpp.threads import ThreadTuner, usable_cores
 from innkeeper.backends.llama_cpp.tokenizer import LlamaTokenizer, first_difference
 from innkeeper.core import EngineConfig, LoraAdapter, ModelFacts
 from innkeeper.core.llama_params import set_placement
+from innkeeper.core.shifting import FULL_KV_TYPES, can_shift
 from innkeeper.engine.runner import ProgressCallback
 from innkeeper.errors import (
     EngineLoadError,
@@ -39,7 +40,7 @@ _ROPE_KINDS = {
     "linear": lib.LLAMA_ROPE_SCALING_TYPE_LINEAR,
     "yarn": lib.LLAMA_ROPE_SCALING_TYPE_YARN,
 }
-_QUANTIZED = frozenset(_KV_TYPES) - {"f32", "f16"}
+_QUANTIZED = frozenset(_KV_TYPES) - FULL_KV_TYPES
 
 
 def load(config: EngineConfig, progress: ProgressCallback) -> LlamaRunner | LlamaEmbedder:
@@ -66,11 +67,18 @@ def load(config: EngineConfig, progress: ProgressCallback) -> LlamaRunner | Llam
     tuner = ThreadTuner(
         config.num_threads or config.max_threads or usable_cores(), is_fixed=config.num_threads > 0
     )
-    can_shift = lib.llama_memory_can_shift(lib.llama_get_memory(context))
-    is_editable = bool(can_shift) and _is_editable(config, model)
+    is_shiftable = lib.llama_memory_can_shift(lib.llama_get_memory(context))
+    is_editable = bool(is_shiftable) and _is_editable(config, model)
     key = state_key(config, model, facts.num_pool)
     runner = LlamaRunner(
-        model, context, facts, tokenizer, tuner, is_editable=is_editable, state_key=key
+        model,
+        context,
+        facts,
+        tokenizer,
+        tuner,
+        is_editable=is_editable,
+        keeps_windows=_keeps_windows(config, model),
+        state_key=key,
     )
     small = config.draft_config()
     if small is not None:
@@ -129,15 +137,24 @@ def _add_loras(
 
 def _is_editable(config: EngineConfig, model: "lib.llama_model_p") -> bool:
     """Whether keys may be rotated to other positions. A quantized K would be quantized again at
-    every shift, the whole pool with it, and drift; M-RoPE aborts (docs/experiments.md). States and
-    sliding windows hold no keys to rotate."""
+    every shift, the whole pool with it, and drift; M-RoPE aborts (docs/experiments.md). States hold
+    no keys to rotate, and sliding windows only where they keep everything."""
     return (
         config.kv_type_k not in _QUANTIZED
         and lib.llama_model_rope_type(model) in (lib.LLAMA_ROPE_TYPE_NORM, lib.LLAMA_ROPE_TYPE_NEOX)
-        and lib.llama_model_n_swa(model) == 0
+        and can_shift(
+            meta_text(model, b"general.architecture"),
+            has_windows=lib.llama_model_n_swa(model) > 0,
+            swa_full=bool(config.swa_full),
+        )
         and not lib.llama_model_is_recurrent(model)
         and not lib.llama_model_is_hybrid(model)
     )
+
+
+def _keeps_windows(config: EngineConfig, model: "lib.llama_model_p") -> bool:
+    """Whether sliding-window layers keep all tokens, which is of use for edits alone."""
+    return lib.llama_model_n_swa(model) > 0 and _is_editable(config, model)
 
 
 def _load_model(config: EngineConfig, progress: ProgressCallback) -> "lib.llama_model_p":
@@ -197,7 +214,10 @@ def _refuse_unsupported(model: "lib.llama_model_p") -> None:
 def _make_context(config: EngineConfig, model: "lib.llama_model_p") -> "lib.llama_context_p":
     if config.pooling:
         return _make_pooling_context(config, model)
-    num_ids = config.num_sequence_ids(can_edit=_is_editable(config, model))
+    keeps_windows = _keeps_windows(config, model)
+    num_ids = config.num_sequence_ids(
+        can_edit=_is_editable(config, model), keeps_windows=keeps_windows
+    )
     num_ids = min(num_ids, _MAX_SEQUENCE_IDS)
     params = lib.llama_context_default_params()
     params.n_ctx = config.num_pool
@@ -206,7 +226,7 @@ def _make_context(config: EngineConfig, model: "lib.llama_model_p") -> "lib.llam
     # One output row a sequence: it cuts the compute buffer, and must be at least n_seq_max.
     params.n_outputs_max = num_ids
     params.kv_unified = True
-    params.swa_full = False
+    params.swa_full = keeps_windows
     params.no_perf = True
     params.type_k = _kv_type(config.kv_type_k)
     params.type_v = _kv_type(config.kv_type_v)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import llama_cpp.llama_cpp as lib
 import numpy as np
 
+from innkeeper.backends.llama_cpp.memory import TO_THE_END, Memory
 from innkeeper.backends.llama_cpp.threads import ThreadTuner
 from innkeeper.backends.llama_cpp.tokenizer import LlamaTokenizer
 from innkeeper.core import ModelFacts
@@ -14,8 +15,6 @@ from innkeeper.engine.runner import Logits, Row, State
 from innkeeper.errors import EngineError
 
 _NO_PLACE = 1
-_TO_THE_END = -1
-_BYTES = ctypes.POINTER(ctypes.c_uint8)
 
 
 class RowBatch:
@@ -62,21 +61,23 @@ class LlamaRunner:
         tuner: ThreadTuner,
         *,
         is_editable: bool = True,
+        keeps_windows: bool = False,
         state_key: str = "",
         draft: "LlamaRunner | None" = None,
     ) -> None:
         self.facts = facts
         self.tokenizer = tokenizer
-        self.num_sequence_ids = int(lib.llama_n_seq_max(context))
+        self._memory = Memory(context, keeps_windows=keeps_windows)
+        self.num_sequence_ids = self._memory.num_sequence_ids
         self.max_rows = int(lib.llama_n_batch(context))
         self.max_outputs = self.num_sequence_ids
         self.num_threads = 0
         self._model = model
         self._context: lib.llama_context_p | None = context
-        self._memory = lib.llama_get_memory(context)
         self._tuner = tuner
         self._batch = RowBatch(self.max_rows)
         self._num_swa = int(lib.llama_model_n_swa(model))
+        self._keeps_windows = keeps_windows
         self.has_state = bool(
             lib.llama_model_is_recurrent(model) or lib.llama_model_is_hybrid(model)
         )
@@ -105,39 +106,32 @@ class LlamaRunner:
                 if code == _NO_PLACE
                 else f"llama_decode failed with code {code}; the engine's log says why"
             )
+        for sequence_id, start, end in _spans(rows):
+            self._memory.added(sequence_id, start, end)
         outputs = [self._logits(index) for index in wanted]
         self._tuner.observe(len(rows), time.perf_counter() - started)
         return outputs
 
     def copy(self, source_id: int, target_id: int, start: int, end: int) -> None:
         if self.has_state:
-            start, end = 0, _TO_THE_END
-        lib.llama_memory_seq_cp(self._memory, source_id, target_id, start, end)
+            start, end = 0, TO_THE_END
+        self._memory.copy(source_id, target_id, start, end)
 
     def shift(self, sequence_id: int, start: int, end: int, delta: int) -> None:
-        lib.llama_memory_seq_add(self._memory, sequence_id, start, end, delta)
+        self._memory.shift(sequence_id, start, end, delta)
         self._is_shift_pending = True
 
-    def remove(self, sequence_id: int, start: int, end: int = _TO_THE_END) -> None:
-        if not lib.llama_memory_seq_rm(self._memory, sequence_id, start, end):
+    def remove(self, sequence_id: int, start: int, end: int = TO_THE_END) -> None:
+        if not self._memory.remove(sequence_id, start, end):
             raise EngineError(f"the cache of sequence {sequence_id} cannot be cut at {start}")
 
     def save(self, sequence_id: int) -> State:
         if self._is_shift_pending:
             self._settle(sequence_id)
-        size = int(lib.llama_state_seq_get_size(self._context, sequence_id))
-        state = np.empty(size, np.uint8)
-        pointer = state.ctypes.data_as(_BYTES)
-        if lib.llama_state_seq_get_data(self._context, pointer, size, sequence_id) != size:
-            raise EngineError("llama.cpp could not copy the state; the engine's log says why")
-        return state
+        return self._memory.save(sequence_id)
 
     def load(self, sequence_id: int, state: State) -> bool:
-        pointer = state.ctypes.data_as(_BYTES)
-        count = lib.llama_state_seq_set_data(self._context, pointer, len(state), sequence_id)
-        if count != len(state):
-            lib.llama_memory_seq_rm(self._memory, sequence_id, 0, _TO_THE_END)
-        return bool(count == len(state))
+        return self._memory.load(sequence_id, state)
 
     def can_resume(self, sequence_id: int, length: int, cached: int) -> bool:
         if length == cached:
@@ -147,8 +141,7 @@ class LlamaRunner:
         if self._num_swa == 0:
             return True
         # llama.cpp keeps every position from pos_min on; the window before `length` must be there.
-        oldest = lib.llama_memory_seq_pos_min(self._memory, sequence_id)
-        return int(oldest) <= max(0, length - self._num_swa)
+        return self._memory.first(sequence_id) <= max(0, length - self._num_swa)
 
     def close(self) -> None:
         if self.draft is not None:
@@ -172,16 +165,22 @@ class LlamaRunner:
     def _settle(self, sequence_id: int) -> None:
         """Rotates the keys that were shifted: llama.cpp does so at the next ``llama_decode`` only,
         and a state saved before has new positions and old keys."""
-        end = int(lib.llama_memory_seq_pos_max(self._memory, sequence_id)) + 1
+        end = self._memory.last(sequence_id) + 1
         self._batch.fill([Row(0, end, sequence_id, False)])
         lib.llama_decode(self._context, self._batch.batch)
-        lib.llama_memory_seq_rm(self._memory, sequence_id, end, _TO_THE_END)
+        self._memory.remove(sequence_id, end)
         self._is_shift_pending = False
 
     def _roll_back(self, rows: Sequence[Row]) -> None:
         """Slices before the failing one stay applied; the caller expects nothing to be."""
-        firsts: dict[int, int] = {}
-        for row in rows:
-            firsts.setdefault(row.sequence_id, row.position)
-        for sequence_id, position in firsts.items():
-            lib.llama_memory_seq_rm(self._memory, sequence_id, position, _TO_THE_END)
+        for sequence_id, start, _ in _spans(rows):
+            self._memory.remove(sequence_id, start)
+
+
+def _spans(rows: Sequence[Row]) -> list[tuple[int, int, int]]:
+    """(sequence id, first position, end) of each sequence."""
+    spans: dict[int, tuple[int, int]] = {}
+    for row in rows:
+        start, _ = spans.get(row.sequence_id, (row.position, 0))
+        spans[row.sequence_id] = start, row.position + 1
+    return [(sequence_id, start, end) for sequence_id, (start, end) in spans.items()]

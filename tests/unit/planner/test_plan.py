@@ -208,3 +208,44 @@ def test_spare_memory_makes_room_for_a_second_chat() -> None:
     assert plan(seven_b(), MACHINE, Wishes(num_ctx=8192)).num_pool == 2 * 8192
     tight = plan(seven_b(), with_ram(9 * GIB), Wishes(num_ctx=8192))
     assert tight.num_pool == 8192
+
+
+def with_windows(architecture: str) -> GgufHeader:
+    """Sizes of a Gemma 3 4B without its weights: five of six layers see 1,024 tokens."""
+    sizes: dict[str, Value] = renamed(
+        architecture,
+        block_count=34,
+        embedding_length=2560,
+        feed_forward_length=10240,
+        attention__head_count=8,
+        attention__head_count_kv=4,
+        attention__key_length=256,
+        attention__value_length=256,
+        attention__sliding_window=1024,
+        context_length=131_072,
+        vocab_size=262_144,
+    )
+    return header(sizes, {"token_embd.weight": ("q4_k", (2560, 262_144))})
+
+
+def test_sliding_windows_keep_all_tokens_where_there_is_room_to_spare() -> None:
+    model = with_windows("gemma3")
+    wide, tight = plan(model, MACHINE, Wishes()), plan(model, with_ram(5 * GIB), Wishes())
+    assert wide.swa_full and wide.fits
+    assert not tight.swa_full and tight.fits
+    assert any("--swa-full yes" in note for note in tight.notes)
+    assert wide.estimate.kv_bytes > 2 * tight.estimate.kv_bytes
+
+
+def test_sliding_windows_are_as_was_asked_for() -> None:
+    model = with_windows("gemma3")
+    asked = plan(model, with_ram(5 * GIB), Wishes(swa_full=True))
+    assert asked.swa_full and asked.fits and asked.num_ctx < AUTO_CTX
+    assert not plan(model, MACHINE, Wishes(swa_full=False)).swa_full
+
+
+def test_windows_that_make_no_edit_possible_stay_small() -> None:
+    """Quantized keys drift when moved, and Cohere 2 has layers without positions."""
+    quantized = Wishes(kv_type_k="q8_0", kv_type_v="q8_0", swa_full=True)
+    assert not plan(with_windows("gemma3"), MACHINE, quantized).swa_full
+    assert not plan(with_windows("cohere2"), MACHINE, Wishes(swa_full=True)).swa_full
