@@ -118,10 +118,19 @@ def kv_reuse_shows(client: httpx.Client, route: Route, name: str) -> bool:
     return found[0] == 0 < found[1]
 
 
+def truncation_shows(client: httpx.Client, route: Route, name: str) -> bool:
+    """A chat that is too long is refused, or cut where that is asked for."""
+    long = {"role": "user", "content": "x" * 3000}
+    body = {**route.body, "messages": [long, *route.body["messages"]]}
+    statuses = [client.post(route.path, json={**body, name: v}).status_code for v in (None, "auto")]
+    return statuses == [400, 200]
+
+
 APART: dict[str, Callable[[httpx.Client, Route, str], bool]] = {
     "seed": seed_shows,
     "sampler_seed": seed_shows,
     "kv_reuse": kv_reuse_shows,
+    "truncation": truncation_shows,
 }
 """What one request with the field and one without cannot tell."""
 
