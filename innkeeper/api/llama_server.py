@@ -154,6 +154,19 @@ def _metrics(stats: EngineStats | None) -> str:
     """Prometheus's text format."""
     rows = (
         ("prompt_tokens_total", "counter", "Prompt tokens read", "prompt_tokens"),
+        ("cached_tokens_total", "counter", "Prompt tokens reused exactly", "cached_tokens"),
+        (
+            "approximate_tokens_total",
+            "counter",
+            "Prompt tokens reused over an edit",
+            "approximate_tokens",
+        ),
+        (
+            "refreshed_tokens_total",
+            "counter",
+            "Tokens read again exactly in idle time",
+            "refreshed_tokens",
+        ),
         ("tokens_predicted_total", "counter", "Tokens generated", "predicted_tokens"),
         ("n_decode_total", "counter", "Steps of the engine", "num_steps"),
         ("requests_processing", "gauge", "Replies being generated", "num_running"),

@@ -191,6 +191,10 @@ class EngineStats(Struct, frozen=True, kw_only=True):
     num_threads: int
     prompt_tokens: int
     predicted_tokens: int
+    cached_tokens: int = 0
+    """Prompt tokens whose cache was reused exactly."""
+    approximate_tokens: int = 0
+    """Prompt tokens whose cache was reused over an edit."""
     refreshed_tokens: int = 0
     """Tokens read again exactly while nothing generated."""
     restored_tokens: int = 0

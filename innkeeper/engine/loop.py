@@ -89,6 +89,7 @@ class Engine:
         """Set once nothing is evaluated any more, and the cache is being written."""
         self._is_ending = False
         self._next_write = 0.0
+        self._num_cached = self._num_approximate = 0
         self._num_steps = self._num_prompt = self._num_predicted = self._num_refreshed = 0
 
     def prepare(self, frame: Submit | Probe | Embed) -> None:
@@ -142,6 +143,8 @@ class Engine:
             num_threads=self.runner.num_threads,
             prompt_tokens=self._num_prompt,
             predicted_tokens=self._num_predicted,
+            cached_tokens=self._num_cached,
+            approximate_tokens=self._num_approximate,
             refreshed_tokens=self._num_refreshed,
             restored_tokens=self._scheduler.num_restored,
             ram_cache_bytes=tiers.num_ram_bytes if tiers else 0,
@@ -275,6 +278,9 @@ class Engine:
             else:
                 self._num_prompt += count
             if sequence.num_to_read == 0:
+                if not sequence.prefilled and not sequence.is_refresh:
+                    self._num_cached += sequence.num_reused
+                    self._num_approximate += sequence.num_reused_approx
                 sequence.prefilled = sequence.prefilled or time.perf_counter()
                 sequence.status = Status.DECODE
 

@@ -154,7 +154,9 @@ def test_status_routes(client: httpx.Client) -> None:
     assert len(slots) == 4 and {slot["n_ctx"] for slot in slots} == {2048}
     metrics = client.get("/metrics")
     assert metrics.headers["content-type"].startswith("text/plain")
-    assert "llamacpp:tokens_predicted_total" in metrics.text
+    for counted in ("predicted", "cached", "approximate", "refreshed", "prompt"):
+        name = "tokens_predicted" if counted == "predicted" else f"{counted}_tokens"
+        assert f"llamacpp:{name}_total " in metrics.text
     assert client.get("/lora-adapters").json() == []
     assert client.get("/v1/health").json()["status"] == "ok"
     assert set(client.get("/version").json()) == {"version"}

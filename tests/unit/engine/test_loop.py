@@ -115,6 +115,9 @@ def test_edited_prompt_evaluates_the_edit_alone(bench: Bench) -> None:
     assert timings.cache_approx_n > 2 * len(CHAT[0])
     assert timings.prompt_n <= len(CHAT[0]) + 2 * 16 + 10
     assert timings.prompt_n + timings.cache_n + timings.cache_approx_n == len(prompt) + 1
+    stats = bench.engine.stats()
+    assert stats.approximate_tokens == timings.cache_approx_n > 0
+    assert stats.cached_tokens == timings.cache_n > 0
 
 
 def test_exact_policy_never_reuses_over_an_edit(bench: Bench) -> None:
