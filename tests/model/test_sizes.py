@@ -31,7 +31,8 @@ def test_auto_takes_less_where_memory_is_short(tiny_llama: Path) -> None:
 
 
 def test_what_was_asked_for_stays(tiny_llama: Path) -> None:
-    asked = config(tiny_llama, num_ctx=512, num_pool=700, num_gpu_layers=0, num_cpu_experts=0)
+    sizes = {"num_ctx": 512, "num_pool": 700, "num_gpu_layers": 0, "num_cpu_experts": 0}
+    asked = config(tiny_llama, **sizes, swa_full=False)
     asked = structs.replace(asked, kv_type_k="q8_0", kv_type_v="f16", pooling="")
     assert choose_sizes(asked, Need(), TIGHT) == asked
 
