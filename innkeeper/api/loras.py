@@ -16,6 +16,7 @@ from innkeeper.core import LoraAdapter
 from innkeeper.errors import InvalidRequestError, NotFoundError
 from innkeeper.serving import Loras, Models, lora_names
 
+_MOST_WAIT_SECONDS = 300
 _MAX_LORAS = 64
 _read_name = values.text(1000)
 _read_scale = values.number(-100, 100)
@@ -110,8 +111,12 @@ def _add_llama_server(routes: APIRouter, models: Models) -> None:
 
 
 async def _change(models: Models, loras: tuple[LoraAdapter, ...]) -> None:
-    """Loads the current model again if that changes anything."""
+    """Loads the current model again if that changes anything, once it writes no reply.
+
+    Raises: BusyError if that takes too long.
+    """
     if models.current_config().loras != loras:
+        await models.at_rest(_MOST_WAIT_SECONDS)
         await models.start_reload(loras=loras).wait()
 
 

@@ -233,6 +233,17 @@ class Models:
         """
         return self._by_hand(msgspec.structs.replace(self.current_config(), **changes))
 
+    async def at_rest(self, seconds: float) -> None:
+        """Waits until the current model writes no reply. Raises: BusyError after ``seconds``."""
+        if self._current is None:
+            return
+        await self._current.idle(seconds)
+        if self._current is not None and self._current.is_busy:
+            raise BusyError(
+                f"{self._current.name} has been writing replies for {seconds:g} s",
+                hint="try again when it writes none",
+            )
+
     def current_config(self) -> EngineConfig:
         """What the current model was asked to be loaded with. Raises: NoModelError."""
         if self._current is None:
