@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from innkeeper.core import DEFAULT_SAMPLER_ORDER, SamplingParams
+from innkeeper.engine.sampling.chain import active_steps
 from tests.unit.engine.sampling import reference
 from tests.unit.engine.sampling.conftest import (
     NEWLINE,
@@ -197,3 +199,29 @@ def test_greedy_takes_the_best_after_biases_and_penalties() -> None:
     assert sampler(512, temperature=0).sample(logits.copy()) == 7
     assert sampler(512, [7], temperature=0, repetition_penalty=1.5).sample(logits.copy()) == 8
     assert sampler(512, temperature=0, xtc_probability=1.0).sample(logits.copy()) == 7
+
+
+@pytest.mark.parametrize("num_vocab", [512, 32_000, 152_000])
+@pytest.mark.parametrize("version", [1, 2])
+def test_mirostat_follows_its_definition_while_the_reply_grows(
+    version: int, num_vocab: int
+) -> None:
+    define = {1: partial(reference.mirostat_v1, num_vocab=num_vocab), 2: reference.mirostat_v2}
+    tau, eta, mu = 3.0, 0.3, 6.0
+    made = sampler(num_vocab, mirostat=version, mirostat_tau=tau, mirostat_eta=eta)
+    for step in range(5):
+        logits = random_logits(num_vocab, seed=step)
+        token = made.sample(logits.copy())
+        kept = define[version](as_dict(logits), mu=mu)
+        assert token in kept
+        mu -= eta * (-math.log2(reference.softmax(kept)[token]) - tau)
+        made.accept(token)
+    logits = random_logits(num_vocab, seed=99)
+    assert_same(distribution(made, logits), define[version](as_dict(logits), mu=mu))
+
+
+def test_every_step_has_a_definition_to_follow() -> None:
+    """Here, or in ``test_penalties``, at all three sizes."""
+    held = {step for case in CASES for step in active_steps(SamplingParams(**case.values[0]))}
+    penalties = {"penalties", "encoder_repetition_penalty", "no_repeat_ngram", "dry"}
+    assert held | penalties == set(DEFAULT_SAMPLER_ORDER)
