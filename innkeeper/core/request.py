@@ -161,11 +161,16 @@ class ReplyForm(Struct, frozen=True, omit_defaults=True):
     """The marks around it; empty = the reply is not searched for reasoning."""
     in_reasoning: bool = False
     """The prompt ends within it."""
+    reasoning_end: str = ""
+    """What is written to end it early; empty = the mark behind it, between blank lines."""
+    has_channels: bool = False
+    """The reply consists of messages on channels, as ``prompt.harmony`` reads them."""
     tool_format: str = ""
     """Name of one of ``prompt.tool_formats``; empty = no calls."""
     tool_names: tuple[str, ...] = ()
     opening: str = ""
-    """What the prompt has of a required call already."""
+    """What the prompt has of the reply already: the beginning of a required call, or of a
+    channel."""
 
 
 class GenerateRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):

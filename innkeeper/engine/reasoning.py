@@ -24,7 +24,9 @@ class Reasoning:
         self._opened, self._closed = (mark.encode() for mark in form.reasoning)
         self._budget = budget
         self._end_tokens = tokenizer.encode(
-            f"\n{form.reasoning[1]}\n\n", add_special=False, parse_special=True
+            form.reasoning_end or f"\n{form.reasoning[1]}\n\n",
+            add_special=False,
+            parse_special=True,
         )
         first = "inside" if form.in_reasoning else "before"
         self._states = [_State(first, b"", 0, 0)]

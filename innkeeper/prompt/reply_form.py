@@ -3,9 +3,10 @@
 import msgspec
 
 from innkeeper.core import Constraint, GenerateRequest, ReplyForm
-from innkeeper.prompt import tool_formats
+from innkeeper.prompt import harmony, tool_formats
 from innkeeper.prompt.tool_formats import GENERIC
 
+_HARMONY_MARKS = (harmony.ANALYSIS, harmony.FINAL)
 _REASONING_MARKS = (
     ("<think>", "</think>"),
     ("[THINK]", "[/THINK]"),
@@ -37,6 +38,8 @@ def for_template(request: GenerateRequest, template: str | None) -> GenerateRequ
         variables["tools"] = list(tools.tools)
     marks = reasoning_marks(template) if request.splits_reasoning else ("", "")
     shown = tool_formats.shown_special(style) if tools else ()
+    has_channels = harmony.is_harmony(template) and (tools is None or style is not GENERIC)
+    shown = harmony.SHOWN if has_channels else shown
     return msgspec.structs.replace(
         request,
         messages=tool_formats.messages_for(style, request.messages, tools),
@@ -47,6 +50,8 @@ def for_template(request: GenerateRequest, template: str | None) -> GenerateRequ
             reasoning=marks,
             tool_format=style.name if tools else "",
             tool_names=tools.names if tools else (),
+            has_channels=has_channels,
+            reasoning_end=harmony.CLOSING if has_channels else "",
         ),
         shown_special=tuple(mark for mark in (*marks, *shown) if mark),
     )
@@ -56,6 +61,8 @@ def for_prompt(request: GenerateRequest, prompt: str, template: str | None) -> G
     """``request`` (of ``for_template``) with its rendered prompt: what the reply must begin with is
     put there, and what must follow is its constraint."""
     assert request.form is not None
+    if request.form.has_channels:
+        return _on_channels(request, prompt)
     opened, closed = request.form.reasoning
     is_open = bool(opened) and prompt.rstrip().endswith(opened)
     tools = request.tools if request.tools and request.tools.is_required else None
@@ -82,10 +89,38 @@ def for_prompt(request: GenerateRequest, prompt: str, template: str | None) -> G
     )
 
 
+def _on_channels(request: GenerateRequest, prompt: str) -> GenerateRequest:
+    """As ``for_prompt``. The channel is chosen here where it is not the model's choice: a form
+    holds for the answer alone, so that it must be known where that begins."""
+    assert request.form is not None
+    tools = request.tools if request.tools and request.tools.is_required else None
+    opening, constraint = "", request.constraint
+    is_new = prompt.endswith(harmony.START_OF_REPLY)
+    if tools is not None:
+        style = tool_formats.FORMATS[request.form.tool_format]
+        opening = tool_formats.opening_of(style, tools)
+        constraint = Constraint("lark", tool_formats.grammar(style, tools), "tools")
+    elif is_new and _wants_no_reasoning(request):
+        opening = harmony.FINAL
+    elif is_new and constraint is not None:
+        opening = harmony.ANALYSIS
+    form = msgspec.structs.replace(
+        request.form,
+        opening=opening,
+        in_reasoning=opening == harmony.ANALYSIS,
+        reasoning=("", "") if tools is not None else request.form.reasoning,
+    )
+    return msgspec.structs.replace(
+        request, prompt=prompt + opening, messages=None, constraint=constraint, form=form
+    )
+
+
 def reasoning_marks(template: str | None) -> tuple[str, str]:
     """The marks that ``template`` names; the usual ones otherwise, since many templates leave what
     the model writes to the model."""
     text = template or ""
+    if harmony.is_harmony(template):
+        return _HARMONY_MARKS
     return next((pair for pair in _REASONING_MARKS if pair[1] in text), _REASONING_MARKS[0])
 
 

@@ -31,6 +31,11 @@ class Parts:
     calls: list[CallDelta] = field(default_factory=list)
 
 
+def new_call_id() -> str:
+    """A random id of a tool call."""
+    return "".join(secrets.choice(_ID_LETTERS) for _ in range(_ID_CHARS))
+
+
 class ReplyReader:
     """One reply. ``num_calls`` counts the calls that have begun."""
 
@@ -145,8 +150,7 @@ class ReplyReader:
         return self._go(self._text if self._format.opening else self._rest)
 
     def _begin(self, name: str) -> None:
-        call_id = "".join(secrets.choice(_ID_LETTERS) for _ in range(_ID_CHARS))
-        self._parts.calls.append(CallDelta(self.num_calls, id=call_id, name=name))
+        self._parts.calls.append(CallDelta(self.num_calls, id=new_call_id(), name=name))
         self.num_calls += 1
 
     def _arguments(self) -> bool:

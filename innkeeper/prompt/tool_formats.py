@@ -17,6 +17,7 @@ _JSON_BLANKS = r"(\n {0,12}| )?"
 """As in ``engine.grammar``: without a bound a model may write blanks for ever."""
 _MISTRAL_ID_CHARS = 9
 ARGS_MARK = "[ARGS]"
+HARMONY = "harmony"
 
 
 class ToolFormat(NamedTuple):
@@ -37,6 +38,7 @@ class ToolFormat(NamedTuple):
 
 GENERIC = ToolFormat("generic", "<tool_call>", "</tool_call>")
 _FORMATS = (
+    ToolFormat(HARMONY, "<|channel|>commentary to=functions.", marks=("<|channel|>",)),
     ToolFormat("mistral-args", "[TOOL_CALLS]", arguments=ARGS_MARK, marks=(ARGS_MARK,)),
     ToolFormat("mistral", "[TOOL_CALLS]", is_list=True, marks=("[TOOL_CALLS]",)),
     ToolFormat("granite", "<|tool_call|>", is_list=True, marks=("<|tool_call|>",)),
@@ -78,6 +80,8 @@ def messages_for(
 
 def shown_special(form: ToolFormat) -> tuple[str, ...]:
     """Special tokens that calls are marked with."""
+    if form.name == HARMONY:
+        return ()
     every = (form.opening or "<|python_tag|>", form.closing)
     return (*every, ARGS_MARK, "[CALL_ID]") if form.arguments == ARGS_MARK else every
 
@@ -87,15 +91,20 @@ def opening_of(form: ToolFormat, tools: ToolUse) -> str:
 
     Raises: InvalidRequestError where the form marks names with a token that no grammar can write.
     """
-    if form.arguments == ARGS_MARK:
+    if _names_by_token(form):
         if len(_wanted(tools)) != 1:
             raise InvalidRequestError(
                 "this model's tool calls can only be required by name",
                 field="tool_choice",
                 hint='name one tool, or use "auto"',
             )
-        return f"{form.opening}{_wanted(tools)[0]}{ARGS_MARK}"
+        end = " <|constrain|>json<|message|>" if form.name == HARMONY else ARGS_MARK
+        return f"{form.opening}{_wanted(tools)[0]}{end}"
     return form.opening + "\n" if form.closing else form.opening
+
+
+def _names_by_token(form: ToolFormat) -> bool:
+    return form.name == HARMONY or form.arguments == ARGS_MARK
 
 
 def _wanted(tools: ToolUse) -> list[str]:
@@ -105,7 +114,7 @@ def _wanted(tools: ToolUse) -> list[str]:
 def grammar(form: ToolFormat, tools: ToolUse) -> str:
     """Lark for what follows ``opening_of``: one call, or several where they may come at once."""
     names = _wanted(tools)
-    if form.arguments == ARGS_MARK:
+    if _names_by_token(form):
         (tool,) = (t for t in tools.tools if t["function"]["name"] == names[0])
         return f"start: %json {json.dumps(_schema(tool))}"
     rules = [f"call: {' | '.join(f'call_{i}' for i in range(len(names)))}"]
@@ -141,6 +150,8 @@ def _schema(tool: dict[str, Any]) -> dict[str, Any]:
 
 def _with_objects(form: ToolFormat, message: Message) -> Message:
     extra = dict(message.extra)
+    if form.name == HARMONY and "tool_calls" in extra and not message.content:
+        extra["thinking"] = extra.pop("reasoning_content", "")
     if "tool_calls" in extra:
         extra["tool_calls"] = [_call_with_object(form, call) for call in extra["tool_calls"]]
     if form.name.startswith("mistral") and "tool_call_id" in extra:

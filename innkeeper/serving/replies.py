@@ -6,6 +6,7 @@ import msgspec
 
 from innkeeper.core import GenerateRequest, TokenLogprob
 from innkeeper.core.frames import Delta, Finished
+from innkeeper.prompt.harmony import HarmonyReader
 from innkeeper.prompt.reply_reader import Parts, ReplyReader
 
 
@@ -14,7 +15,7 @@ class Replies:
 
     def __init__(self, request: GenerateRequest) -> None:
         self._request = request
-        self._readers: dict[int, ReplyReader] = {}
+        self._readers: dict[int, ReplyReader | HarmonyReader] = {}
 
     def read(self, event: Delta | Finished) -> Iterator[Delta | Finished]:
         """What clients are told of an event of the engine."""
@@ -23,7 +24,8 @@ class Replies:
             yield event if isinstance(event, Delta) else _with_warnings(event, self._request)
             return
         if event.index not in self._readers:
-            self._readers[event.index] = ReplyReader(form)
+            reader_type = HarmonyReader if form.has_channels else ReplyReader
+            self._readers[event.index] = reader_type(form)
         reader = self._readers[event.index]
         if isinstance(event, Delta):
             parts = reader.push(event.text)
