@@ -107,7 +107,6 @@ def _routes(document: dict[str, Any]) -> Iterator[tuple[str, str, list[str]]]:
             plain = path.replace("{model_id}", "fake").replace("{slot_id}", "0")
             names = [name for name in schema.get("properties", {}) if name not in _UNLOADING]
             queried = [each["name"] for each in about.get("parameters", ())]
-            names += [each["name"] for each in about.get("parameters", ())]
             yield method.upper(), plain, [*names, *queried]
 
 
@@ -124,7 +123,7 @@ def judge(answer: httpx.Response, path: str, names: Iterable[str]) -> str | None
         return None
     if dialect_of(path) == "openai":
         return None if answer.json()["error"]["param"] else "a refusal that names no field"
-    named = set(re.findall(r"\w+", message)) & set(names)
+    named = any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", message) for name in names)
     return None if named else "a refusal that names no field"
 
 
