@@ -105,7 +105,7 @@ def run(count: int, seed: int, folder: Path) -> tuple[int, Switches]:
         return await asyncio.gather(*(client(number, url) for number in range(NUM_CLIENTS)))
 
     with Gateway(folder, model=None, rules=switches.rules()) as gateway:
-        answers = asyncio.run(clients(gateway.url))
+        answers = gateway.run(clients(gateway.url), seconds=None)
     assert switches.most_alive == 1, f"{switches.most_alive} engines at once"
     return sum(answers), switches
 

@@ -56,9 +56,9 @@ def test_a_hundred_clients_that_leave_during_a_load_make_one_load(tmp_path: Path
 
     rules = loads.rules()
     with Gateway(tmp_path, model=None, rules=rules, max_queued=NUM_LEAVING) as gateway:
-        asyncio.run(all_leave(gateway.url))
+        gateway.run(all_leave(gateway.url))
         gateway.run(_set(loads.may_go_on))
-        asyncio.run(last(gateway.url))
+        gateway.run(last(gateway.url))
         assert loads.started == ["a"]
         assert not gateway.models.loaded[0].is_busy
 

@@ -74,9 +74,10 @@ class Gateway:
         # nothing to verify over plain HTTP, and reading the authorities takes 25 ms
         return httpx.Client(base_url=self.url, timeout=30, trust_env=False, verify=False, **options)
 
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """``work``'s result, run in the gateway's own loop."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
+    def run(self, work: Coroutine[Any, Any, T], seconds: float | None = 30) -> T:
+        """``work``'s result, run in the gateway's own loop: the thread of a test may have a loop
+        that runs already, a browser's. seconds: how long it may take; None = for ever."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(seconds)
 
     def stats(self) -> EngineStats | None:
         """What the engine said of itself last."""
