@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import multiprocessing
 import multiprocessing.connection
+import os
 import time
 from statistics import median
 
@@ -94,6 +95,12 @@ async def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--reader-nice",
+        type=int,
+        default=0,
+        help="priority of this process, which reads the frames",
+    )
     args = parser.parse_args()
     config = EngineConfig(
         backend="llama_cpp",
@@ -111,6 +118,7 @@ async def main() -> None:
     bare = context.Process(target=bare_loop, args=(there, config), daemon=True)
     bare.start()
     link = await EngineLink.start(config)
+    os.nice(args.reader_nice)  # once the others run, who would inherit it
     table = Table("sequences", "bare tok/s", "engine tok/s", "engine / bare (median of rounds)")
     for num_sequences in (1, 8):
         rates: list[tuple[float, float]] = []
