@@ -19,12 +19,13 @@ _read_text = values.text(_MAX_TEXT_CHARS)
 _EUCLIDEAN = 2
 _INPUT = {"description": "text, token ids, or a list of either"}
 _MODEL = schema.plain("string", "an embedding model of /v1/models; without it one that is loaded")
+_TRUNCATE = schema.plain("boolean", "cut what is too long; else it is refused")
 _BODY = schema.body(
     {
         "input": _INPUT,
         "model": _MODEL,
         "encoding_format": schema.plain("string", "float or base64"),
-        "truncate": schema.plain("boolean", "cut what is too long; else it is refused"),
+        "truncate": _TRUNCATE,
     },
     ("input",),
 )
@@ -85,6 +86,8 @@ def _add_llama(routes: APIRouter, embed: Embed) -> None:
             {
                 "content": _INPUT,
                 "input": _INPUT,
+                "model": _MODEL,
+                "truncate": _TRUNCATE,
                 "embd_normalize": schema.plain("integer", "2 = to a length of 1; -1 = as they are"),
             }
         ),
@@ -108,7 +111,14 @@ def _add_ollama(routes: APIRouter, embed: Embed) -> None:
     @routes.post(
         "/api/embed",
         summary="Vectors of texts, for Ollama's clients",
-        openapi_extra=schema.body({"model": _MODEL, "input": _INPUT}, ("model", "input")),
+        openapi_extra=schema.body(
+            {
+                "model": _MODEL,
+                "input": _INPUT,
+                "truncate": schema.plain("boolean", "false: refuse what is too long; else cut it"),
+            },
+            ("model", "input"),
+        ),
     )
     async def embed_many(request: Request) -> Response:
         body = {"truncate": True, **await read_json(request)}

@@ -24,11 +24,7 @@ from tests.unit.api.gateway import Gateway
 
 DESIGNED = frozenset({200, 204, 400, 401, 403, 404, 405, 413, 422, 429, 501, 503})
 """501 for what a dialect has and this server does not, 503 while nothing is loaded."""
-FIELDLESS = (
-    *("not valid JSON", "the body must be ", "nested too deeply", "not supported"),
-    "makes no embeddings",
-)
-"""Refusals of a whole body, or of what the loaded model cannot do."""
+FIELDLESS = ("not valid JSON", "the body must be ", "nested too deeply", "not supported")
 _KEPT_OUT = ("/innkeeper/v1/load/events",)
 _NO_BODY = ("/health",)
 """Where an error status is an ordinary answer."""
