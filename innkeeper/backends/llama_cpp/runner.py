@@ -106,8 +106,9 @@ class LlamaRunner:
                 if code == _NO_PLACE
                 else f"llama_decode failed with code {code}; the engine's log says why"
             )
-        for sequence_id, start, end in _spans(rows):
-            self._memory.added(sequence_id, start, end)
+        if self._keeps_windows:
+            for sequence_id, start, end in _spans(rows):
+                self._memory.added(sequence_id, start, end)
         outputs = [self._logits(index) for index in wanted]
         self._tuner.observe(len(rows), time.perf_counter() - started)
         return outputs
