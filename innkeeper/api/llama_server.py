@@ -13,7 +13,7 @@ from innkeeper.api.errors import NotSupportedError
 from innkeeper.api.openai import find, json_response
 from innkeeper.api.stream import read_json
 from innkeeper.core import EngineStats, ModelFacts, SamplingParams
-from innkeeper.errors import BusyError, NoModelError
+from innkeeper.errors import BusyError
 from innkeeper.prompt import CHATML
 from innkeeper.serving import Models
 
@@ -39,16 +39,13 @@ def router(models: Models) -> APIRouter:
 
     @routes.get("/props", summary="The loaded model's properties")
     async def props(model: str = "") -> Response:
-        facts = models.facts_of(models.resolve(model)[0])
-        if facts is None:
-            raise NoModelError("no model is loaded", hint="load one first")
+        facts = models.facts_of(models.resolve(model)[0]) or models.current_facts()
         return json_response(_props(facts))
 
     @routes.get("/slots", summary="What each place for a reply is doing")
     async def slots(fail_on_no_slot: str = "") -> Response:
-        if models.facts is None:
-            raise NoModelError("no model is loaded", hint="load one first")
-        found = _slots(models.facts, models.link.stats if models.link else None)
+        facts = models.current_facts()
+        found = _slots(facts, models.link.stats if models.link else None)
         if fail_on_no_slot == "1" and all(slot["is_processing"] for slot in found):
             raise BusyError(f"all {len(found)} slots are busy", hint="try again in a moment")
         return json_response(found)

@@ -19,7 +19,6 @@ from innkeeper.api.standing import Standing, template
 from innkeeper.api.stream import EventStream, event, read_json, unless_client_leaves
 from innkeeper.api.tabby_switches import template_name
 from innkeeper.core import ModelFacts
-from innkeeper.errors import NoModelError
 from innkeeper.prompt import CHATML
 from innkeeper.serving import Collection, Generate, LoadJob, Models, Overrides, Wanted
 
@@ -50,9 +49,8 @@ def router(
 def _add_models(routes: APIRouter, models: Models, standing: Standing) -> None:
     @routes.get("/model", summary="The loaded model")
     async def model() -> Response:
-        if models.facts is None:
-            raise NoModelError("no model is loaded", hint="load one first")
-        return json_response(_card(models.facts.name, models.facts, standing))
+        facts = models.current_facts()
+        return json_response(_card(facts.name, facts, standing))
 
     @routes.get("/model/list", summary="Models that can be loaded")
     async def names() -> Response:

@@ -11,7 +11,7 @@ from innkeeper.api.standing import Standing, template
 from innkeeper.api.stream import read_json
 from innkeeper.core import ModelFacts
 from innkeeper.core.presets import PRESETS
-from innkeeper.errors import InvalidRequestError, NoModelError
+from innkeeper.errors import InvalidRequestError
 from innkeeper.prompt import instruct
 from innkeeper.serving import Models
 
@@ -101,6 +101,4 @@ def _add_sampling(routes: APIRouter, standing: Standing) -> None:
 
 
 def _current(models: Models) -> str:
-    if models.facts is None:
-        raise NoModelError("no model is loaded", hint="load one first")
-    return models.facts.name
+    return models.current_facts().name

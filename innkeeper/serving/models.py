@@ -117,6 +117,12 @@ class Models:
         """The current model; kept while its engine restarts; None if nothing is loaded."""
         return self._current.facts if self._current else None
 
+    def current_facts(self) -> ModelFacts:
+        """The same. Raises: NoModelError."""
+        if self.facts is None:
+            raise _no_model()
+        return self.facts
+
     def facts_of(self, name: str) -> ModelFacts | None:
         """Of the model that a request for ``name`` was or will be answered by, if it is loaded."""
         found = self._loaded.get(match(bare(name), self._loaded) or "") if name else None
