@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -218,28 +219,17 @@ class Collection:
 
 async def _beside(work: Callable[[], str]) -> str:
     """``work`` in a thread that the end of the process does not wait for."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[str] = loop.create_future()
-
-    def settle(result: str, error: Exception | None) -> None:
-        if done.cancelled():
-            return
-        if error is None:
-            done.set_result(result)
-        else:
-            done.set_exception(error)
+    done: Future[str] = Future()
+    done.set_running_or_notify_cancel()  # what has begun goes on; only the waiting can be given up
 
     def run() -> None:
-        result, failure = "", None
         try:
-            result = work()
-        except Exception as error:  # noqa: BLE001  (raised again in the loop)
-            failure = error
-        with contextlib.suppress(RuntimeError):  # the server has ended
-            loop.call_soon_threadsafe(settle, result, failure)
+            done.set_result(work())
+        except Exception as error:  # noqa: BLE001  (raised again where it is waited for)
+            done.set_exception(error)
 
     threading.Thread(target=run, name="download", daemon=True).start()
-    return await done
+    return await asyncio.wrap_future(done)
 
 
 def _open_hub(token: str | None) -> "Hub":
