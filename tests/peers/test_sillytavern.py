@@ -58,20 +58,17 @@ def test_the_demo_model_answers_in_character_and_ends_by_itself(
 ) -> None:
     """SillyTavern's own card and first question, its default sampling, streamed and not.
 
-    The client sends no seed, and one reply in twenty or so of so small a model goes wrong: half of
-    six must be English, end and have her name. `tests/model/test_demo_model.py` asks more, with
-    seeds, on cards nearly as long.
+    Every reply must be English and end. The client sends no seed, and one reply in fifteen of so
+    small a model has another name or none, so half of six must have hers.
+    `tests/model/test_demo_model.py` asks more, with seeds, on cards nearly as long.
     """
     out = tmp_path / "result.json"
     with ServerProcess(home, "--demo") as server:
         drive(harness, server, "--stream", "both", "--ops", "send,swipe,send", "--out", str(out))
     steps = json.loads(out.read_text())["steps"]
     assert len(steps) == 6
-    good = [
-        step["shown"]
-        for step in steps
-        if english_share(step["shown"]) >= LEAST_ENGLISH
-        and step["chars"] < MOST_CHARS
-        and "Seraphina" in step["shown"]
-    ]
-    assert len(good) >= 3, [step["shown"] for step in steps]
+    for step in steps:
+        assert english_share(step["shown"]) >= LEAST_ENGLISH, f"no English: {step['shown']}"
+        assert step["chars"] < MOST_CHARS, f"did not end by itself: {step['shown']}"
+    named = ["Seraphina" in step["shown"] for step in steps]
+    assert sum(named) >= 3, [step["shown"] for step in steps]
