@@ -201,7 +201,7 @@ async def main() -> None:
             f"{mean(seconds):.2f}",
             f"{median(seconds):.2f}",
         )
-        print(name, "done", file=sys.stderr)
+        print(name, seconds, file=sys.stderr)
     print(table.markdown(f"{len(prompts)} turns, {args.pause:g} s between them"))
 
 

@@ -12,7 +12,7 @@ answer. The table gives the mean KL divergence from ``exact`` over those tokens 
 likeliest token is the same there; and over all questions, how often the fact's value is the
 likeliest answer (recall), and how likely a fact is that the edit removed. In every tenth case the
 approximate prompt is then refreshed, as in idle time, and asked again; beside it, what other
-batches and another place in the pool alone change ("noise").
+batches and other places in the pool alone change ("noise").
 """
 
 import argparse
@@ -51,6 +51,9 @@ MAX_KL, MAX_RECALL_LOSS, MAX_LEAK = 0.05, 0.02, 0.01
 SLICE, OTHER_SLICE = 256, 96
 """Tokens of a batch, and of another split to measure the noise."""
 REFRESH_EVERY = 10
+NUM_KEPT_TEXTS = 30
+HOLE = 37
+"""Tokens."""
 
 Logits = NDArray[np.float32]
 LogProbs = NDArray[np.float64]
@@ -231,6 +234,14 @@ class Reader:
         self.read(tokens)
         self._cache.drop_stale(tokens)
 
+    def leave_holes(self, tokens: Sequence[int]) -> None:
+        """Fills a part of an empty pool with pieces of ``tokens``, and drops every second one."""
+        starts = range(0, len(tokens), HOLE)[:NUM_KEPT_TEXTS]
+        for start in starts:
+            self.read(tokens[start : start + HOLE])
+        for slot in range(len(starts) // 2):
+            self._cache.forget(slot)
+
     def forget(self) -> None:
         self._cache.drop_idle()
 
@@ -284,13 +295,13 @@ def measure(reader: Reader, case: Case, tally: Tally, *, is_refreshed: bool) -> 
 
 def ask_refreshed(reader: Reader, case: Case, exact: list[LogProbs], tally: Tally) -> None:
     """Refreshes the prompt that was just read over an edit and asks again; then reads it afresh in
-    other batches and, behind another text, in other cells: sums are then rounded in another way."""
+    other batches and in a pool with holes: sums are then rounded in another way."""
     reader.refresh()
     found = answers(reader, case.new, case.probes, Policy.EXACT)
     tally.refreshed += [float(divergence(*each).mean()) for each in zip(exact, found, strict=True)]
     reader.forget()
     reader.slice = OTHER_SLICE
-    reader.read(reader.encode(case.old, bos=False))
+    reader.leave_holes(reader.encode(case.old, bos=False))
     reader.read(reader.encode(case.new))
     found = answers(reader, case.new, case.probes, Policy.EXACT)
     tally.noise += [float(divergence(*each).mean()) for each in zip(exact, found, strict=True)]
@@ -375,6 +386,7 @@ def main() -> None:
     parser.add_argument("--probes", type=int, default=2000, help="that count, of each kind of edit")
     parser.add_argument("--max-cases", type=int, default=3000, help="of each kind of edit")
     parser.add_argument("--kinds", nargs="*", default=list(KINDS), choices=KINDS)
+    parser.add_argument("--kv-type", default="f16", choices=("f16", "f32"))
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
@@ -385,8 +397,10 @@ def main() -> None:
         num_ctx=NUM_CTX,
         num_pool=2 * NUM_CTX,
         max_sequences=2,
-        max_kept=30,
+        max_kept=NUM_KEPT_TEXTS,
         max_ubatch=SLICE,
+        kv_type_k=args.kv_type,
+        kv_type_v=args.kv_type,
         num_threads=args.threads,
     )
     reader = Reader(load(config, lambda fraction: None))
