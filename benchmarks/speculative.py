@@ -63,8 +63,7 @@ class Bench:
 
 def _sources(has_draft: bool) -> dict[str, dict[str, Any]]:
     sources: dict[str, dict[str, Any]] = {
-        "4 from the text": {"lookup": 4, "draft_max": 0},
-        "8 from the text": {"lookup": 8, "draft_max": 0},
+        f"at most {most} from the text": {"lookup": most, "draft_max": 0} for most in (4, 8, 16)
     }
     return {**sources, "of the draft model": {}} if has_draft else sources
 

@@ -13,7 +13,7 @@ from innkeeper.core.frames import Embed, Probe, Submit
 from innkeeper.engine.banned import automaton, short_phrases
 from innkeeper.engine.draft_model import MOST_GUESSES, DraftModel
 from innkeeper.engine.guesses import Guesses
-from innkeeper.engine.lookup import PromptLookup
+from innkeeper.engine.lookup import CheckCosts, PromptLookup
 from innkeeper.engine.prompt import next_speaker, tokenize_negative, tokenize_prompt
 from innkeeper.engine.reasoning import Reasoning
 from innkeeper.engine.reply import ReplyText
@@ -52,6 +52,7 @@ class Admission:
         self._runner = runner
         self._kv_reuse = kv_reuse
         self._draft_model = draft_model
+        self._check_costs = CheckCosts()
         facts = runner.facts
         self.vocabulary = Vocabulary(runner.tokenizer, facts.num_vocab, facts.end_ids)
 
@@ -175,7 +176,9 @@ class Admission:
         )
 
     def _guesses(self, request: GenerateRequest, tokens: list[int]) -> Guesses | None:
-        lookup = PromptLookup(tokens, request.lookup) if request.lookup > 0 else None
+        lookup = None
+        if request.lookup > 0:
+            lookup = PromptLookup(tokens, request.lookup, self._check_costs)
         model = self._draft_model if request.draft_max != 0 else None
         if lookup is None and model is None:
             return None

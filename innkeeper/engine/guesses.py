@@ -30,7 +30,7 @@ class Guesses:
         """Learns how many of the last guesses were right, and what the step took that checked
         them, or that had none to check."""
         if self._is_from_text and self._lookup is not None:
-            self._lookup.observe(num_drafted, num_right)
+            self._lookup.observe(num_drafted, num_right, seconds)
         elif self._model is not None:
             self._model.observe(num_drafted, num_right, seconds)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from innkeeper.core import Constraint, SamplingParams
-from innkeeper.engine.lookup import PromptLookup
+from innkeeper.engine.lookup import CheckCosts, PromptLookup
 from tests.unit.engine.conftest import Bench
 
 MakeBench = Callable[..., Bench]
@@ -84,30 +84,44 @@ def test_cache_that_cannot_be_cut_is_never_guessed_for(make_bench: MakeBench) ->
 
 
 def test_guess_follows_the_latest_of_the_longest_matches() -> None:
-    lookup = PromptLookup([1, 2, 3, 4, 9, 2, 3, 4, 5, 6, 7, 8, 2, 3, 4], 8)
+    lookup = PromptLookup([1, 2, 3, 4, 9, 2, 3, 4, 5, 6, 7, 8, 2, 3, 4], 8, CheckCosts())
     assert lookup.draft([1, 2, 3, 4, 9, 2, 3, 4, 5, 6, 7, 8, 2, 3, 4], 3) == [5, 6, 7]
-    assert PromptLookup([1, 2, 3, 4, 1, 2], 8).draft([1, 2, 3, 4, 1, 2], 8) == []
-    assert PromptLookup([1], 8).draft([1], 8) == []
+    assert PromptLookup([1, 2, 3, 4, 1, 2], 8, CheckCosts()).draft([1, 2, 3, 4, 1, 2], 8) == []
+    assert PromptLookup([1], 8, CheckCosts()).draft([1], 8) == []
 
 
 def test_wrong_guesses_become_rare_and_right_ones_longer() -> None:
     text = list(range(100)) * 2
-    lookup = PromptLookup(text[:110], 32)
+    lookup = PromptLookup(text[:110], 32, CheckCosts())
     lengths = []
     for _ in range(5):
         lengths.append(len(lookup.draft(text[:110], 32)))
-        lookup.observe(lengths[-1], lengths[-1])
-    assert lengths == [4, 8, 16, 32, 32]
+        lookup.observe(lengths[-1], lengths[-1], 1.0)
+    assert lengths == [3, 7, 15, 31, 32]
     tried = 0
     for _ in range(1_000):
         if draft := lookup.draft(text[:110], 32):
             tried += 1
-            lookup.observe(len(draft), 0)
+            lookup.observe(len(draft), 0, 1.0)
     assert tried < 20
 
 
+def test_guesses_stay_as_many_as_are_checked_at_the_least_cost() -> None:
+    """As if a batch of 16 rows took a kernel three times as slow as the others."""
+    costs, text = CheckCosts(), list(range(100)) * 2
+    asked = []
+    for _ in range(20):
+        lookup = PromptLookup(text[:110], 15, costs)
+        for _ in range(10):
+            asked.append(len(lookup.draft(text[:110], 32)))
+            lookup.observe(asked[-1], asked[-1], 3.0 if asked[-1] == 15 else 1.0)
+    assert asked[:3] == [3, 7, 15], "it was tried"
+    assert asked.count(15) == 2, "again, in case another program had the processor"
+    assert asked.count(7) > 150
+
+
 def test_tokens_that_were_taken_back_are_not_matched() -> None:
-    lookup = PromptLookup([1, 2, 3, 4, 5, 6], 8)
+    lookup = PromptLookup([1, 2, 3, 4, 5, 6], 8, CheckCosts())
     lookup.draft([1, 2, 3, 4, 5, 6, 1, 2, 3], 8)
     lookup.forget(7)
     assert lookup.draft([1, 2, 3, 4, 5, 6, 1, 7, 8, 2, 3, 4], 2) == [5, 6]
