@@ -30,7 +30,7 @@ from innkeeper.hub.progress import Progress
 from innkeeper.hub.source import HubSource
 from innkeeper.hub.variants import choose_variant, variants
 from innkeeper.planner.hardware import probe
-from innkeeper.planner.plan import Wishes
+from innkeeper.planner.wishes import Wishes
 from innkeeper.units import MIB
 from tests.hub import HubFile, LocalHub
 from tests.hub.killing import download_with_kills

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from innkeeper.library import Choice
     from innkeeper.planner.fit import FitRow
     from innkeeper.planner.hardware import Hardware
-    from innkeeper.planner.plan import Verify, Wishes
+    from innkeeper.planner.plan import Verify
+    from innkeeper.planner.wishes import Wishes
 
 _BARE = "A bare context of llama.cpp's (--parallel is its n_seq_max then)"
 _KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
@@ -278,7 +279,7 @@ def _torch_row(source: "Source", name: str, wishes: "Wishes") -> dict[str, Any]:
     """What a set of safetensors would need in torch, which is an approximation."""
     from innkeeper.formats.hf_config import context_length
     from innkeeper.formats.identify_hf import read_weights
-    from innkeeper.planner.plan import AUTO_CTX
+    from innkeeper.planner.candidates import AUTO_CTX
     from innkeeper.planner.torch_estimate import TorchSettings, estimate_torch
 
     weights, config = read_weights(source)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from innkeeper.config import Settings
     from innkeeper.planner.hardware import Hardware
-    from innkeeper.planner.plan import Wishes
+    from innkeeper.planner.wishes import Wishes
 
 PLANNED = (
     *("ctx", "pool", "parallel", "gpu_layers", "kv_type", "tensor_split", "moe_cpu"),

@@ -1,15 +1,42 @@
-"""The frames that answer a request: its end, and the next-token distribution it asked for."""
+"""The frames that answer a request: its text, its end, the next-token distribution it asked for."""
 
 from collections.abc import Iterator
 
 import numpy as np
 
 from innkeeper.core import FinishReason, ModelFacts
-from innkeeper.core.frames import Finished, Probabilities, Probe, ProbedStep, SeenPrompt
+from innkeeper.core.frames import Delta, Finished, Probabilities, Probe, ProbedStep, SeenPrompt
 from innkeeper.engine.choosing import Chooser
-from innkeeper.engine.logprobs import likeliest
+from innkeeper.engine.logprobs import likeliest, token_logprob
+from innkeeper.engine.reply import Released
 from innkeeper.engine.runner import Logits, Ranked, Tokenizer
 from innkeeper.engine.sequence import Sequence
+
+
+def push(
+    sequence: Sequence, token_id: int, logprobs: Logits | None, tokenizer: Tokenizer
+) -> Released:
+    """Adds its newest token to its reply; what may be shown now. ``logprobs`` (num_vocab,) or None:
+    what the token was drawn from."""
+    request, entry = sequence.request, None
+    if logprobs is not None and request.logprobs is not None:
+        entry = token_logprob(token_id, logprobs, request.logprobs, tokenizer)
+    is_shown = not request.skip_special_tokens or token_id in sequence.shown_ids
+    piece = tokenizer.piece(token_id, special=is_shown)
+    if sequence.num_generated == 1:
+        piece = piece[len(sequence.heals) :]
+    return sequence.reply.push(piece, entry)
+
+
+def delta(sequence: Sequence, released: Released) -> Delta:
+    """The frame of text that is shown."""
+    return Delta(
+        sequence.request_id,
+        sequence.index,
+        released.text,
+        sequence.num_generated,
+        released.logprobs,
+    )
 
 
 def finished(

@@ -17,7 +17,6 @@ import msgspec
 from innkeeper.core import EngineStats, FinishReason
 from innkeeper.core.frames import (
     Cancel,
-    Delta,
     Embed,
     ErrorInfo,
     Failed,
@@ -25,12 +24,12 @@ from innkeeper.core.frames import (
     Submit,
 )
 from innkeeper.engine.admission import Admission, Prepared
-from innkeeper.engine.answers import finished, probed
+from innkeeper.engine.answers import delta, finished, probed, push
 from innkeeper.engine.choosing import Chooser
 from innkeeper.engine.draft_model import DraftModel
 from innkeeper.engine.guidance import guide
 from innkeeper.engine.kv_cache import KVCache
-from innkeeper.engine.logprobs import log_softmax, spread, token_logprob
+from innkeeper.engine.logprobs import log_softmax, spread
 from innkeeper.engine.reply import Released
 from innkeeper.engine.runner import Logits, Runner
 from innkeeper.engine.scheduler import Batch, Scheduler, SliceSizer
@@ -342,7 +341,7 @@ class Engine:
             self._finish(sequence, "stop")
             return
         sequence.accept(token_id, self.runner.tokenizer.piece(token_id, special=True))
-        self._release(sequence, self._push(sequence, token_id, logprobs))
+        self._release(sequence, push(sequence, token_id, logprobs, self.runner.tokenizer))
         if sequence.reply.num_to_take_back:
             self._take_back(sequence)
         elif sequence.is_complete:
@@ -368,29 +367,11 @@ class Engine:
         else:
             self._scheduler.restart(sequence)
 
-    def _push(self, sequence: Sequence, token_id: int, logprobs: Logits | None) -> Released:
-        request, entry, tokenizer = sequence.request, None, self.runner.tokenizer
-        if logprobs is not None and request.logprobs is not None:
-            entry = token_logprob(token_id, logprobs, request.logprobs, tokenizer)
-        is_shown = not request.skip_special_tokens or token_id in sequence.shown_ids
-        piece = tokenizer.piece(token_id, special=is_shown)
-        if sequence.num_generated == 1:
-            piece = piece[len(sequence.heals) :]
-        return sequence.reply.push(piece, entry)
-
     # --- frames out ------------------------------------------------------------------------------
 
     def _release(self, sequence: Sequence, released: Released) -> None:
         if released.text or released.logprobs:
-            self._frames.append(
-                Delta(
-                    sequence.request_id,
-                    sequence.index,
-                    released.text,
-                    sequence.num_generated,
-                    released.logprobs,
-                )
-            )
+            self._frames.append(delta(sequence, released))
 
     def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
         self._release(sequence, sequence.reply.finish())

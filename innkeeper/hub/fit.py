@@ -19,7 +19,8 @@ from innkeeper.formats.source import Source, read_gguf_header
 from innkeeper.hub.variants import FAVOURITES, Variant
 from innkeeper.planner.fit import FitRow, fit, rank_key
 from innkeeper.planner.hardware import Hardware
-from innkeeper.planner.plan import Verify, Wishes
+from innkeeper.planner.plan import Verify
+from innkeeper.planner.wishes import Wishes
 
 
 class RepoRow(Struct, frozen=True):

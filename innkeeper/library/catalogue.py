@@ -9,8 +9,8 @@ import msgspec
 from msgspec import Struct
 
 from innkeeper.errors import InnkeeperError, NotEnoughMemoryError
+from innkeeper.planner.candidates import COMFORTABLE_CTX
 from innkeeper.planner.fit import FLUENT_TOKENS_PER_SECOND, FitRow
-from innkeeper.planner.plan import COMFORTABLE_CTX
 
 READABLE_TOKENS_PER_SECOND = 4.0
 """Slower than this is not offered while anything else fits."""

@@ -9,9 +9,11 @@ from msgspec import Struct
 
 from innkeeper.formats.gguf_header import GgufHeader
 from innkeeper.formats.quant_names import gguf_quant
+from innkeeper.planner.candidates import COMFORTABLE_CTX
 from innkeeper.planner.estimate import GpuBytes, MemoryEstimate
 from innkeeper.planner.hardware import Hardware
-from innkeeper.planner.plan import COMFORTABLE_CTX, Plan, Verify, Wishes, plan
+from innkeeper.planner.plan import Plan, Verify, plan
+from innkeeper.planner.wishes import Wishes
 from innkeeper.units import format_bytes
 
 FLUENT_TOKENS_PER_SECOND = 8.0

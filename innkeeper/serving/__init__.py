@@ -22,9 +22,10 @@ from innkeeper.serving.embed import Embed, Embedded
 from innkeeper.serving.engine_settings import EngineDefaults, Overrides
 from innkeeper.serving.generate import Generate
 from innkeeper.serving.jobs import LoadJob, LoadState
+from innkeeper.serving.leaving import KeepRules
 from innkeeper.serving.loaded import LoadedModel
 from innkeeper.serving.loras import Loras, lora_names
-from innkeeper.serving.models import KeepRules, Models
+from innkeeper.serving.models import Models
 from innkeeper.serving.names import ModelEntry
 
 __all__ = [

@@ -13,11 +13,13 @@ from innkeeper.core.shifting import FULL_KV_TYPES
 from innkeeper.errors import EngineLoadError, NotEnoughMemoryError, UnsupportedModelError
 from innkeeper.formats import gguf
 from innkeeper.formats.ggml_types import TYPES_BY_NAME
+from innkeeper.planner.candidates import COMFORTABLE_CTX
 from innkeeper.planner.estimate import ContextSettings, MemoryEstimate, estimate
 from innkeeper.planner.hardware import Hardware, probe
-from innkeeper.planner.plan import COMFORTABLE_CTX, Wishes, plan
+from innkeeper.planner.plan import plan
 from innkeeper.planner.shape import ModelShape, read_shape
 from innkeeper.planner.verify import verify_guess
+from innkeeper.planner.wishes import Wishes
 from innkeeper.units import GIB, format_bytes
 
 logger = logging.getLogger(__name__)

@@ -3,14 +3,12 @@
 import asyncio
 import logging
 import threading
-import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from msgspec import Struct
 
 from innkeeper.core import EngineConfig, ModelFacts
 from innkeeper.enginelink import EngineLink
@@ -20,7 +18,9 @@ from innkeeper.planner.hardware import Hardware, probe
 from innkeeper.serving.engine_settings import EngineDefaults, Overrides
 from innkeeper.serving.fit import CheckModel, Room, check_model, make_room
 from innkeeper.serving.jobs import LoadJob
+from innkeeper.serving.leaving import KeepRules, Leaving
 from innkeeper.serving.loaded import LoadedModel
+from innkeeper.serving.loads import Load, Loads
 from innkeeper.serving.names import ModelEntry, bare, match
 from innkeeper.serving.shelf import Shelf
 from innkeeper.serving.tuning import Tuning
@@ -28,30 +28,6 @@ from innkeeper.serving.tuning import Tuning
 logger = logging.getLogger(__name__)
 
 _DRAIN_SECONDS = 30.0
-_SWEEP_SECONDS = 0.5
-
-
-class KeepRules(Struct, frozen=True, kw_only=True):
-    """How long loaded models stay."""
-
-    max_loaded: int = 0
-    """Most models at the same time; 0 = as many as memory holds, but one on a GPU, where nobody
-    knows what two need."""
-    idle_seconds: float = 0.0
-    """A model that nobody used for so long is unloaded; 0 = never."""
-    pinned: frozenset[str] = frozenset()
-    """Models that never make room for others."""
-    exact_names: bool = False
-    """A name that no model has is refused, also where one model alone is loaded."""
-
-
-class _Load(Struct):
-    """A load under way, and who waits for it."""
-
-    job: LoadJob
-    num_waiting: int = 0
-    model: LoadedModel | None = None
-    """Once it is there, claimed for everyone who waits."""
 
 
 class Models:
@@ -93,14 +69,11 @@ class Models:
         self._hardware = hardware
         self._tune = tune
         self._retry_seconds = tuple(retry_seconds)
-        self._idle_seconds: dict[str, float] = {}
+        self._leaving = Leaving(self._keep)
         self._loaded: dict[str, LoadedModel] = {}
         self._current: LoadedModel | None = None
         self._asleep: str | None = None
-        self._loads: dict[str, _Load] = {}
-        self._job: LoadJob | None = None
-        self._retiring: set[asyncio.Task[None]] = set()
-        self._sweeper: asyncio.Task[None] | None = None
+        self._loads = Loads()
         self._swap_lock = asyncio.Lock()
         self._closed = False
 
@@ -136,7 +109,7 @@ class Models:
     @property
     def job(self) -> LoadJob | None:
         """The newest load, running or not."""
-        return self._job
+        return self._loads.newest_job
 
     @property
     def healthy(self) -> bool:
@@ -158,7 +131,7 @@ class Models:
         Where one model alone is loaded it answers to every name that no model has, since many
         clients send one that somebody else made up. Raises: NotFoundError.
         """
-        here = self._loaded.keys() | self._loads.keys()
+        here = self._loaded.keys() | self._loads.names
         return self._shelf.resolve(name, here, exact=self._keep.exact_names)
 
     # --- using one --------------------------------------------------------------------------------
@@ -188,33 +161,20 @@ class Models:
                 return model.claim()
             load = self._load_for(name)
             try:
-                return await self._wait(load)
+                return await load.wait()
             except InnkeeperError:
                 if name or self._current is None:
                     raise
 
-    def _load_for(self, name: str) -> _Load:
+    def _load_for(self, name: str) -> Load:
         """The load to wait for, begun if need be. Raises: NoModelError."""
         if name:
             return self._loads.get(name) or self._begin(self._shelf.config(name), by_hand=False)
-        if self._loads:
-            return next(reversed(self._loads.values()))
+        if self._loads.newest is not None:
+            return self._loads.newest
         if self._asleep is not None:
             return self._begin(self._shelf.config(self._asleep), by_hand=False)
         raise _no_model()
-
-    async def _wait(self, load: _Load) -> LoadedModel:
-        """Its model, claimed. Leaving early does not end the load."""
-        load.num_waiting += 1
-        try:
-            await load.job.wait()
-        except BaseException:
-            load.num_waiting -= 1
-            if load.model is not None:
-                load.model.release()
-            raise
-        assert load.model is not None
-        return load.model
 
     # --- loading and unloading by hand ------------------------------------------------------------
 
@@ -270,63 +230,41 @@ class Models:
     def keep_for(self, name: str, seconds: float | None) -> None:
         """How long ``name`` stays loaded while nobody uses it; negative = for ever, None = as the
         server is set."""
-        if seconds is None:
-            self._idle_seconds.pop(name, None)
-        else:
-            self._idle_seconds[name] = seconds
+        self._leaving.keep_for(name, seconds)
         self._sweep()
 
     def seconds_left(self, model: LoadedModel) -> float | None:
         """How long it stays if nobody uses it; None = for ever."""
-        limit = self._idle_seconds.get(model.name)
-        if limit is None:
-            is_kept = model.name in self._keep.pinned or not self._keep.idle_seconds
-            limit = -1.0 if is_kept else self._keep.idle_seconds
-        return None if limit < 0 else max(0.0, limit - (time.monotonic() - model.last_used))
+        return self._leaving.seconds_left(model)
 
     async def close(self) -> None:
         """Ends everything. Idempotent."""
         self._closed = True
-        for load in list(self._loads.values()):
-            await load.job.cancel()
-        if self._sweeper is not None:
-            self._sweeper.cancel()
+        await self._loads.cancel()
         await self.unload()
-        await asyncio.gather(*self._retiring, return_exceptions=True)
+        await self._leaving.close()
 
     def _by_hand(self, config: EngineConfig) -> LoadJob:
-        for load in self._loads.values():
-            if load.job.running:
-                name = load.job.state.name
-                raise BusyError(f"{name} is being loaded", hint="wait until it is ready")
+        self._loads.check_none_runs()
         return self._begin(config, by_hand=True).job
 
     # --- the load itself --------------------------------------------------------------------------
 
-    def _begin(self, config: EngineConfig, *, by_hand: bool) -> _Load:
-        job = self._job = LoadJob(config.name)
-        load = self._loads[config.name] = _Load(job)
-
-        async def work() -> ModelFacts:
+    def _begin(self, config: EngineConfig, *, by_hand: bool) -> Load:
+        async def bring(load: Load) -> ModelFacts:
             async with self._swap_lock:
                 facts = await self._bring(config, load, by_hand=by_hand)
             if by_hand:
                 self._shelf.remember(config)
             return facts
 
-        def forget() -> None:
-            if self._loads.get(config.name) is load:
-                del self._loads[config.name]
+        return self._loads.begin(config.name, bring)
 
-        job.run(work)
-        job.when_done(forget)
-        return load
-
-    async def _bring(self, config: EngineConfig, load: _Load, *, by_hand: bool) -> ModelFacts:
+    async def _bring(self, config: EngineConfig, load: Load, *, by_hand: bool) -> ModelFacts:
         """Starts the new engine before old ones end, if memory has room for all."""
         there = self._loaded.get(config.name)
         if there is not None and not by_hand:  # somebody was quicker
-            load.model = there.claim(load.num_waiting)
+            load.give(there)
             return there.facts
         hardware = await asyncio.to_thread(self._hardware)
         config = await self._tuned(config, hardware, load.job)
@@ -402,7 +340,7 @@ class Models:
             await model.idle()
         await model.stop()
 
-    def _adopt(self, room: Room, link: EngineLink, load: _Load, *, by_hand: bool) -> None:
+    def _adopt(self, room: Room, link: EngineLink, load: Load, *, by_hand: bool) -> None:
         model = LoadedModel(
             room.config,
             link,
@@ -411,7 +349,7 @@ class Models:
             retry_seconds=self._retry_seconds,
             log_path=self._log_path,
         )
-        load.model = model.claim(load.num_waiting)
+        load.give(model)
         self._loaded[model.name] = model
         if by_hand or self._current is None:
             self._current, self._asleep = model, None
@@ -429,42 +367,19 @@ class Models:
     def _retire(self, model: LoadedModel, seconds: float | None) -> None:
         """Lets it finish what it is at, for ``seconds`` at most."""
         self._forget(model)
-
-        async def drain() -> None:
-            drained = asyncio.ensure_future(model.idle(seconds))
-            while not drained.done() and not self._closed:
-                await asyncio.wait([drained], timeout=0.05)
-            drained.cancel()
-            await model.close()
-
-        task = asyncio.create_task(drain())
-        self._retiring.add(task)
-        task.add_done_callback(self._retiring.discard)
-
-    # --- models that nobody uses ------------------------------------------------------------------
+        self._leaving.retire(model, seconds)
 
     def _sweep(self) -> None:
-        """Sees to it that idle models leave, if any may."""
-        needed = self._keep.idle_seconds > 0 or self._idle_seconds
-        if needed and (self._sweeper is None or self._sweeper.done()):
-            self._sweeper = asyncio.create_task(self._keep_sweeping())
+        self._leaving.sweep(self._let_tired_go)
 
-    async def _keep_sweeping(self) -> None:
-        while self._loaded and not self._closed:
-            await asyncio.sleep(_SWEEP_SECONDS)
-            async with self._swap_lock:
-                for model in list(self._loaded.values()):
-                    if self._is_tired(model):
-                        self._asleep = model.name if model is self._current else self._asleep
-                        logger.info("%s was not used: unloading it", model.name)
-                        self._retire(model, None)
-
-    def _is_tired(self, model: LoadedModel) -> bool:
-        if model.is_busy:
-            model.last_used = time.monotonic()
-            return False
-        left = self.seconds_left(model)
-        return left is not None and left <= 0
+    async def _let_tired_go(self) -> bool:
+        """Unloads what nobody used; False if nothing is loaded any more."""
+        async with self._swap_lock:
+            for model in self._leaving.tired(list(self._loaded.values())):
+                self._asleep = model.name if model is self._current else self._asleep
+                logger.info("%s was not used: unloading it", model.name)
+                self._retire(model, None)
+        return bool(self._loaded)
 
 
 def _know_memory(going: Sequence[LoadedModel]) -> bool:

@@ -14,7 +14,7 @@ from innkeeper.hub.source import MAX_PREFIX_BYTES, HubSource
 from innkeeper.hub.variants import choose_variant, variants
 from innkeeper.planner.fit import fit
 from innkeeper.planner.hardware import Hardware
-from innkeeper.planner.plan import Wishes
+from innkeeper.planner.wishes import Wishes
 from innkeeper.units import GIB, MIB
 from tests.hub import HubFile, LocalHub
 from tests.hub.models import BULK, write_llama

@@ -16,7 +16,7 @@ from innkeeper.library import CatalogueEntry, Choice, catalogue, choose
 from innkeeper.planner.fit import FitRow, fit
 from innkeeper.planner.gpus import Gpu
 from innkeeper.planner.hardware import Hardware
-from innkeeper.planner.plan import Wishes
+from innkeeper.planner.wishes import Wishes
 from innkeeper.units import GIB
 from tests.hub import HubFile, LocalHub
 from tests.hub.models import BULK, write_llama

@@ -5,7 +5,7 @@ import pytest
 from innkeeper.formats.gguf_header import GgufHeader
 from innkeeper.planner.fit import FitRow, choose, fit, rank
 from innkeeper.planner.hardware import Hardware
-from innkeeper.planner.plan import Wishes
+from innkeeper.planner.wishes import Wishes
 from tests.unit.planner.headers import tensor
 from tests.unit.planner.test_plan import GIB, MACHINE, seven_b, with_gpu, with_ram
 

@@ -7,8 +7,9 @@ import pytest
 from innkeeper.errors import InnkeeperError
 from innkeeper.formats.gguf_header import Value
 from innkeeper.planner.estimate import ContextSettings, estimate
-from innkeeper.planner.plan import Wishes, plan
+from innkeeper.planner.plan import plan
 from innkeeper.planner.shape import MEASURED_ARCHITECTURES
+from innkeeper.planner.wishes import Wishes
 from tests.unit.planner.headers import header, renamed
 from tests.unit.planner.test_plan import MACHINE, with_gpu
 

@@ -12,7 +12,8 @@ from innkeeper.planner.estimate import ContextSettings, estimate
 from innkeeper.planner.gpus import Gpu
 from innkeeper.planner.hardware import X86_REPACK_TYPES, Hardware
 from innkeeper.planner.placement import Placement
-from innkeeper.planner.plan import RESERVE_GPU_BYTES, Wishes, plan
+from innkeeper.planner.plan import RESERVE_GPU_BYTES, plan
+from innkeeper.planner.wishes import Wishes
 from tests.unit.planner.headers import header, renamed
 from tests.unit.planner.test_plan import GIB, MACHINE, seven_b, with_gpu
 

@@ -4,16 +4,12 @@ import pytest
 
 from innkeeper.errors import NotEnoughMemoryError
 from innkeeper.formats.gguf_header import GgufHeader, Value
+from innkeeper.planner.candidates import AUTO_CTX
 from innkeeper.planner.estimate import ContextSettings, MemoryEstimate, estimate
 from innkeeper.planner.gpus import Gpu
 from innkeeper.planner.hardware import Hardware
-from innkeeper.planner.plan import (
-    AUTO_CTX,
-    RESERVE_GPU_BYTES,
-    RESERVE_RAM_BYTES,
-    Wishes,
-    plan,
-)
+from innkeeper.planner.plan import RESERVE_GPU_BYTES, RESERVE_RAM_BYTES, plan
+from innkeeper.planner.wishes import Wishes
 from tests.unit.planner.headers import header, renamed
 
 GIB = 1 << 30
