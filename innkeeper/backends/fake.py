@@ -10,6 +10,7 @@ or a given text. Options (``EngineConfig.options``):
     crash_after         end the process with SIGKILL after this many generated tokens
     hang_after          stop answering after this many generated tokens
     fail_load           refuse to load with this message
+    state               anything: no token can be taken out of the cache, as in recurrent models
     fill                fill gaps: the bytes 1, 2 and 3 are the tokens for it
     draft_reply         what the draft model (``EngineConfig.draft_path``, any name) would reply,
                         instead of what this one does
@@ -18,6 +19,7 @@ or a given text. Options (``EngineConfig.options``):
 import os
 import signal
 import time
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,6 +41,7 @@ _KNOWN_OPTIONS = {
     "crash_after",
     "hang_after",
     "fail_load",
+    "state",
     "fill",
     "draft_reply",
 }
@@ -75,20 +78,21 @@ class FakeRunner:
     """Models the pool cell by cell and refuses every broken precondition of the protocol."""
 
     max_rows = 512
-    can_cut = True
-    can_edit = True
-    has_state = False
     state_key = "fake"
 
     def __init__(self, config: EngineConfig, draft: "FakeRunner | None" = None) -> None:
         self.draft = draft
         self.tokenizer = ByteTokenizer()
-        self.num_sequence_ids = config.num_sequence_ids(can_edit=True)
+        self.has_state = "state" in config.options
+        self.can_cut = self.can_edit = not self.has_state
+        self.num_sequence_ids = config.num_sequence_ids(can_edit=self.can_edit)
         self.max_outputs = self.num_sequence_ids
         self.num_threads = 1
         self.num_evaluated = 0
         """Rows that ``forward`` was given, ever."""
         self._cells: list[dict[int, Cell]] = [{} for _ in range(self.num_sequence_ids)]
+        self._states = [(0, 0)] * self.num_sequence_ids
+        """Of each sequence, how many tokens its state is of, and their checksum."""
         self._num_used = 0
         self._options = config.options
         self._reply = self.tokenizer.encode(
@@ -114,6 +118,9 @@ class FakeRunner:
         if len(rows) > self.max_rows:
             raise EngineError(f"{len(rows)} rows in one batch (limit {self.max_rows})")
         outputs = []
+        for sequence_id in {row.sequence_id for row in rows} if self.has_state else ():
+            if self._states[sequence_id] != _state(self.tokens(sequence_id)):
+                raise EngineError(f"sequence {sequence_id} has a state of other tokens")
         for row in rows:
             cells = self._cells[row.sequence_id]
             if row.position != len(cells) or (cells and row.position - 1 not in cells):
@@ -121,6 +128,8 @@ class FakeRunner:
             cells[row.position] = Cell(row.token_id, row.position, row.sequence_id)
             if row.wants_logits:
                 outputs.append(self._logits(self.tokens(row.sequence_id)))
+        for sequence_id in {row.sequence_id for row in rows}:
+            self._read_state(sequence_id)
         self._num_used += len(rows)
         if self._num_used > self._num_pool:
             raise EngineError("the pool is full")
@@ -129,6 +138,9 @@ class FakeRunner:
         return outputs
 
     def copy(self, source_id: int, target_id: int, start: int, end: int) -> None:
+        if self.has_state:
+            start, end = 0, self._num_pool
+            self._states[target_id] = self._states[source_id]
         for position, cell in self._cells[source_id].items():
             if start <= position < end:
                 if position in self._cells[target_id]:
@@ -147,11 +159,14 @@ class FakeRunner:
 
     def remove(self, sequence_id: int, start: int, end: int = -1) -> None:
         cells = self._cells[sequence_id]
+        if self.has_state and 0 < start < self._states[sequence_id][0]:
+            raise EngineError(f"a state cannot be cut at {start}")
         stop = end if end >= 0 else max(cells, default=-1) + 1
         for position in [position for position in cells if start <= position < stop]:
             holders = cells.pop(position).holders
             holders.discard(sequence_id)
             self._num_used -= not holders
+        self._read_state(sequence_id)
 
     def save(self, sequence_id: int) -> State:
         """Its token ids."""
@@ -164,13 +179,31 @@ class FakeRunner:
         cells = (Cell(token, position, sequence_id) for position, token in enumerate(tokens))
         self._cells[sequence_id] = {cell.position: cell for cell in cells}
         self._num_used += len(tokens)
+        self._read_state(sequence_id)
+        return True
+
+    def checkpoint(self, sequence_id: int) -> State:
+        """How many tokens the state is of, and their checksum."""
+        return np.asarray(self._states[sequence_id], "<i8").view(np.uint8)
+
+    def rewind(self, sequence_id: int, length: int, checkpoint: State) -> bool:
+        count, checksum = checkpoint.view("<i8").tolist()
+        self._states[sequence_id] = (count, checksum)
+        self.remove(sequence_id, length)
+        if self._states[sequence_id] != (count, checksum):
+            raise EngineError(f"sequence {sequence_id} was rewound to other tokens")
         return True
 
     def can_resume(self, sequence_id: int, length: int, cached: int) -> bool:
-        return True
+        return length == cached or not self.has_state
 
     def close(self) -> None:
         pass
+
+    def _read_state(self, sequence_id: int) -> None:
+        """Makes the state that of the tokens that the sequence holds."""
+        if self.has_state:
+            self._states[sequence_id] = _state(self.tokens(sequence_id))
 
     def _logits(self, tokens: list[int]) -> Logits:
         """Letters and spaces in an order that the last tokens decide; the likeliest is clear."""
@@ -205,6 +238,10 @@ class FakeRunner:
             os.kill(os.getpid(), signal.SIGKILL)
         if 0 < int(self._options.get("hang_after", "0")) <= self._num_generated:
             time.sleep(3600)
+
+
+def _state(tokens: Sequence[int]) -> tuple[int, int]:
+    return len(tokens), zlib.crc32(np.asarray(tokens, "<i4").tobytes())
 
 
 class FakeEmbedder:

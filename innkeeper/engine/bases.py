@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from innkeeper.engine.runner import State
+
 
 class Parked(NamedTuple):
     """Cached tokens that wait on the scratch id until the sequence has grown to ``target``."""
@@ -11,6 +13,13 @@ class Parked(NamedTuple):
     target: int
     tokens: list[int]
     cells: list[int]
+
+
+class Checkpoint(NamedTuple):
+    """What a sequence cannot take back (``Runner.checkpoint``), as it was at ``length`` tokens."""
+
+    length: int
+    state: State
 
 
 @dataclass
@@ -25,6 +34,10 @@ class Base:
     """Who speaks at the end of its prompt, where that is said."""
     in_use: bool = False
     last_used: int = 0
+    checkpoints: list[Checkpoint] = field(default_factory=list)
+    """By rising length."""
+    borders: list[int] = field(default_factory=list)
+    """Where reading stops to take the next ones."""
     parked: list[Parked] = field(default_factory=list)
     scratch_id: int = -1
     is_whole: bool = True
@@ -38,6 +51,19 @@ class Base:
         self.tokens, self.cells = other.tokens[:length], other.cells[:length]
         self.num_exact, self.speaker = min(other.num_exact, length), other.speaker
         self.is_whole = other.is_whole
+        self.checkpoints = [each for each in other.checkpoints if each.length <= length]
+
+    def cut(self, length: int) -> list[int]:
+        """Forgets all but the first ``length`` tokens; the cells that it held for the others."""
+        cells = self.cells[length:]
+        del self.tokens[length:], self.cells[length:]
+        self.num_exact = min(self.num_exact, length)
+        self.checkpoints = [each for each in self.checkpoints if each.length <= length]
+        return cells
+
+    def checkpoint_before(self, length: int) -> Checkpoint | None:
+        """The last one that is not beyond ``length``."""
+        return next((each for each in reversed(self.checkpoints) if each.length <= length), None)
 
     def all_cells(self) -> Iterable[int]:
         yield from self.cells

@@ -11,9 +11,11 @@ import os
 import shutil
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from innkeeper.engine import state_file
+from innkeeper.engine.bases import Checkpoint
 from innkeeper.engine.reuse import Policy, plan_reuse
 from innkeeper.engine.runner import State
 from innkeeper.engine.state_file import Header, StateFileError
@@ -33,6 +35,8 @@ class DiskState:
         self.tokens = header.token_list()
         self.num_exact = header.num_exact
         self.speaker = header.speaker
+        self.cuts = [length for length, _ in header.checkpoints]
+        """As ``RamState.cuts``."""
         self.num_bytes = header.num_bytes
 
 
@@ -64,18 +68,25 @@ class DiskCache:
         """Of the states that can be used now."""
         return sum(state.num_bytes for state in self.states())
 
-    def write(self, tokens: list[int], num_exact: int, state: State, speaker: str = "") -> bool:
+    def write(
+        self,
+        tokens: list[int],
+        num_exact: int,
+        state: State,
+        speaker: str = "",
+        checkpoints: Sequence[Checkpoint] = (),
+    ) -> bool:
         """Keeps a state; what it makes needless goes, and what is too much. False if it alone is
         too much.
 
         Raises: OSError if it cannot be written.
         """
-        if not self._make_room(len(state)):
+        if not self._make_room(len(state) + sum(len(each.state) for each in checkpoints)):
             return False
-        header = state_file.make_header(self._key, tokens, num_exact, state, speaker)
+        header = state_file.make_header(self._key, tokens, num_exact, state, speaker, checkpoints)
         name = hashlib.sha256(self._key.encode() + header.tokens).hexdigest()[:32]
         path = self._folder / (name + state_file.SUFFIX)
-        state_file.write(path, header, state)
+        state_file.write(path, header, state, checkpoints)
         for old in self.states():
             if old.path != path and _is_replaced(old, tokens, num_exact):
                 self.drop(old)
@@ -84,7 +95,8 @@ class DiskCache:
         return True
 
     def read(self, state: DiskState) -> State | None:
-        """The bytes, checked; None, and the file gone, if they are not what was written."""
+        """What ``Header.split`` takes apart, checked; None, and the file gone, if it is not what
+        was written."""
         try:
             found = state_file.read_state(state.path, state.header)
             os.utime(state.path)

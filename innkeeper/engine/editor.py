@@ -101,9 +101,7 @@ class Editor:
     def cut(self, sequence_id: int, base: Base, length: int) -> None:
         """Drops all but the first ``length`` tokens of a base."""
         self._runner.remove(sequence_id, length)
-        self._cells.let_go(base.cells[length:])
-        del base.tokens[length:], base.cells[length:]
-        base.num_exact = min(base.num_exact, length)
+        self._cells.let_go(base.cut(length))
 
     def drop_oldest(self) -> bool:
         """Makes room: the oldest fragment goes. False if there is none."""

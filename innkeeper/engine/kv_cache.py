@@ -17,8 +17,9 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from innkeeper.engine.bases import Base
+from innkeeper.engine.bases import Base, Checkpoint
 from innkeeper.engine.cells import Cells
+from innkeeper.engine.checkpoints import Checkpoints
 from innkeeper.engine.editor import NUM_OWN_IDS, Editor
 from innkeeper.engine.reuse import Chunk, Policy, common_prefix
 from innkeeper.engine.runner import Runner, State
@@ -55,6 +56,7 @@ class KVCache:
         self._bases = [Base() for _ in range(num_bases)]
         self._cells = Cells(num_cells)
         self._editor = Editor(runner, self._cells, range(num_bases, runner.num_sequence_ids))
+        self._checkpoints = Checkpoints(runner, self._bases, tiers)
         self._clock = 0
 
     @property
@@ -93,20 +95,23 @@ class KVCache:
         that ``policy`` lets move are parked; ``attach`` puts them in place. None if every id is in
         use.
         """
+        parting = self._checkpoints.parting(tokens)
         sources = find_sources(self._bases, self._runner, tokens, policy, speaker)
         if num_restored := self._restore(tokens, policy, speaker, sources.num_reused()):
             sources = find_sources(self._bases, self._runner, tokens, policy, speaker)
         lease = self._lease(sources, tokens, policy, speaker)
         if lease is None:
             return None
+        base = self._bases[lease.sequence_id]
+        self._checkpoints.plan(lease.sequence_id, tokens, parting)
         if speaker:  # one that goes on with a reply names nobody, and is still the same
-            self._bases[lease.sequence_id].speaker = speaker
+            base.speaker = speaker
         return lease._replace(num_restored=num_restored)
 
     def next_stop(self, sequence_id: int) -> int | None:
-        """The position where a parked chunk goes on; None if none waits."""
-        parked = self._bases[sequence_id].parked
-        return parked[0].target if parked else None
+        """The position where reading must stop, for a parked chunk or a checkpoint."""
+        base = self._bases[sequence_id]
+        return min([*base.borders[:1], *(each.target for each in base.parked[:1])], default=None)
 
     def attach(self, sequence_id: int) -> int:
         """Puts the parked chunks in place that begin where the sequence ends; their length."""
@@ -206,7 +211,14 @@ class KVCache:
             )
         return self._bases[sequence_id], self._runner.save(sequence_id)
 
-    def adopt(self, tokens: Sequence[int], num_exact: int, speaker: str, state: State) -> None:
+    def adopt(
+        self,
+        tokens: Sequence[int],
+        num_exact: int,
+        speaker: str,
+        state: State,
+        checkpoints: Sequence[Checkpoint] = (),
+    ) -> None:
         """Makes a saved base the one that was used last. Raises: EngineError without room."""
         target_id = self._empty_id() if self.make_room(len(tokens)) else None
         if target_id is None or not self._runner.load(target_id, state):
@@ -214,7 +226,7 @@ class KVCache:
                 f"the pool has no room for {len(tokens)} tokens",
                 hint="wait until the running replies end, or start with a larger --pool",
             )
-        self._place(target_id, tokens, num_exact, speaker)
+        self._place(target_id, tokens, num_exact, speaker, checkpoints)
 
     def forget(self, slot: int) -> int:
         """Drops the idle base ``slot`` and what is stored of its chat; the number of its tokens,
@@ -235,6 +247,7 @@ class KVCache:
             base.num_exact += len(tokens)
         base.tokens.extend(tokens)
         base.cells += self._cells.take(len(tokens))
+        self._checkpoints.reach(sequence_id)
 
     def can_take_back(self, sequence_id: int, count: int) -> bool:
         """Whether the last ``count`` tokens of a sequence can be cut off."""
@@ -254,7 +267,7 @@ class KVCache:
         if keep:
             self._editor.close_up(sequence_id, base)
         self._editor.unpark(base)
-        base.in_use = False
+        base.in_use, base.borders = False, []
         self._touch(base)
         if not keep:
             self._clear(sequence_id)
@@ -286,40 +299,54 @@ class KVCache:
         stored = found.stored
         if not self.make_room(len(stored.tokens)) or (target_id := self._empty_id()) is None:
             return 0
-        if not self.tiers.load(stored, target_id):
+        checkpoints = self.tiers.load(stored, target_id)
+        if checkpoints is None:
             return 0
-        self._place(target_id, stored.tokens, stored.num_exact, stored.speaker)
+        self._place(target_id, stored.tokens, stored.num_exact, stored.speaker, checkpoints)
         return found.num_reused - num_held
 
-    def _place(self, target_id: int, tokens: Sequence[int], num_exact: int, speaker: str) -> None:
+    def _place(
+        self,
+        target_id: int,
+        tokens: Sequence[int],
+        num_exact: int,
+        speaker: str,
+        checkpoints: Sequence[Checkpoint],
+    ) -> None:
         """Accounts for a state that the runner has loaded."""
         self.append(target_id, tokens)
         base = self._bases[target_id]
         base.num_exact, base.speaker = num_exact, speaker
         base.is_whole = self._runner.can_resume(target_id, 1, len(tokens))
         self._touch(base)
+        base.checkpoints = list(checkpoints)
+        self._checkpoints.bound()
 
     def _lease_prefix(self, source: Source | None) -> Lease | None:
         if source is None:
             target_id = self._empty_id()
             return None if target_id is None else self._hand_out(target_id)
-        sequence_id, length = source.sequence_id, source.plan.prefix
+        sequence_id, length, checkpoint = source.sequence_id, source.plan.prefix, source.checkpoint
         base = self._bases[sequence_id]
         if not base.in_use and length == len(base.tokens):
             return self._hand_out(sequence_id)
         target_id = self._empty_id(spare=sequence_id)
         if target_id is not None:
             self._share(sequence_id, target_id, length)
-            return self._hand_out(target_id)
-        if base.in_use:
+        elif base.in_use:
             return None
-        self._editor.cut(sequence_id, self._bases[sequence_id], length)
-        return self._hand_out(sequence_id)
+        else:
+            target_id = sequence_id
+        if checkpoint is not None and not self._runner.rewind(target_id, length, checkpoint.state):
+            base.checkpoints = [each for each in base.checkpoints if each is not checkpoint]
+            length = 0
+        self._editor.cut(target_id, self._bases[target_id], length)
+        return self._hand_out(target_id)
 
     def _edit(self, edit: Source, tokens: Sequence[int], policy: Policy, speaker: str) -> bool:
         """Begins an edit of an idle base. False, and nothing done, if a running sequence shares a
         cell that would have to move."""
-        sequence_id, plan = edit
+        sequence_id, plan = edit.sequence_id, edit.plan
         base = self._bases[sequence_id]
         if not self._own_cells(sequence_id, [chunk for chunk in plan.chunks if chunk.shift]):
             return False

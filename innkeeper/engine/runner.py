@@ -125,6 +125,17 @@ class Runner(Protocol):
         this ``state_key``. False, and nothing done, if the library refuses. The caller has made
         sure that the pool has cells for it."""
 
+    def checkpoint(self, sequence_id: int) -> State:
+        """What of a sequence that holds something could not be cut back later: its state, and
+        sliding windows as they are at its end; nothing of what stays.
+
+        Raises: EngineError if the library refuses.
+        """
+
+    def rewind(self, sequence_id: int, length: int, checkpoint: State) -> bool:
+        """Cuts a sequence to the ``length`` tokens that it, or one that it was copied from, had
+        when ``checkpoint`` was taken. False if the library refuses; it then holds nothing."""
+
     def can_resume(self, sequence_id: int, length: int, cached: int) -> bool:
         """Whether ``sequence_id``, of ``cached`` tokens, may be cut to its first ``length`` (and
         copied there). Sliding windows and recurrent states cannot always go back."""

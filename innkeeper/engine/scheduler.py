@@ -91,7 +91,8 @@ class Scheduler:
         """Learns from a step; the prompts that were read go to the end of the line."""
         if batch.num_prefill:
             self._sizer.observe(batch.num_prefill, seconds)
-            self._cache.observe(batch.num_prefill, seconds)
+            if batch.num_prefill >= MIN_SLICE:  # fewer take as long as a token of a reply
+                self._cache.observe(batch.num_prefill, seconds)
             for reader in batch.readers:
                 if reader in self.running:
                     self.running.remove(reader)

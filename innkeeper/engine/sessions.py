@@ -15,6 +15,7 @@ import msgspec
 
 from innkeeper.core.frames import ChangeSlot, ErrorInfo, Failed, SlotChanged
 from innkeeper.engine import state_file
+from innkeeper.engine.bases import Checkpoint
 from innkeeper.engine.kv_cache import KVCache
 from innkeeper.engine.runner import State
 from innkeeper.errors import EngineError, InnkeeperError, InvalidRequestError, NotFoundError
@@ -80,7 +81,8 @@ class Sessions:
     def _save(self, frame: ChangeSlot, path: Path, started: float) -> None:
         base, state = self._cache.snapshot(frame.slot)
         header = (list(base.tokens), base.num_exact, base.speaker)
-        self._beside(frame, lambda: self._write(frame, path, header, state, started))
+        checkpoints = list(base.checkpoints)
+        self._beside(frame, lambda: self._write(frame, path, header, state, checkpoints, started))
 
     def _write(
         self,
@@ -88,12 +90,13 @@ class Sessions:
         path: Path,
         base: tuple[list[int], int, str],
         state: State,
+        checkpoints: list[Checkpoint],
         started: float,
     ) -> None:
         tokens, num_exact, speaker = base
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        header = state_file.make_header(self._key, tokens, num_exact, state, speaker)
-        state_file.write(path, header, state)
+        header = state_file.make_header(self._key, tokens, num_exact, state, speaker, checkpoints)
+        state_file.write(path, header, state, checkpoints)
         self._answer(frame, len(tokens), path.stat().st_size, started)
 
     # --- restore ----------------------------------------------------------------------------------
@@ -109,7 +112,7 @@ class Sessions:
                     field="filename",
                     hint="load that model, with the number types and adapters that it had",
                 )
-            state = state_file.read_state(path, header)
+            state, checkpoints = header.split(state_file.read_state(path, header))
         except state_file.StateFileError as error:
             raise InvalidRequestError(
                 f"{frame.name!r} cannot be restored: {error}", field="filename"
@@ -117,7 +120,7 @@ class Sessions:
 
         def adopt() -> None:
             tokens = header.token_list()
-            self._cache.adopt(tokens, header.num_exact, header.speaker, state)
+            self._cache.adopt(tokens, header.num_exact, header.speaker, state, checkpoints)
             self._answer(frame, len(tokens), path.stat().st_size, started)
 
         self._hand_over(lambda: self._guarded(frame, adopt))

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from innkeeper.engine.bases import Base
+from innkeeper.engine.bases import Base, Checkpoint
 from innkeeper.engine.reuse import Policy, ReusePlan, common_prefix, plan_reuse
 from innkeeper.engine.runner import Runner
 
@@ -16,6 +16,8 @@ class Source(NamedTuple):
 
     sequence_id: int
     plan: ReusePlan
+    checkpoint: Checkpoint | None = None
+    """Where the prefix ends, if the base cannot be cut there without it."""
 
 
 class Sources(NamedTuple):
@@ -46,16 +48,19 @@ def find_sources(
 def best_prefix(
     bases: Sequence[Base], runner: Runner, tokens: Sequence[int], policy: Policy
 ) -> Source | None:
-    """The base with the longest start in common, in use or not."""
+    """The base that gives back the longest start of ``tokens``, in use or not."""
     best: Source | None = None
     for sequence_id, base in enumerate(bases):
         length = min(common_prefix(base.tokens, tokens), len(tokens) - 1)
         if policy is Policy.EXACT:
             length = min(length, base.num_exact)
-        if length <= (best.plan.prefix if best else 0):
+        least = best.plan.prefix if best else 0
+        if length <= least:
             continue
         if runner.can_resume(sequence_id, length, len(base.tokens)):
             best = Source(sequence_id, ReusePlan(length))
+        elif (checkpoint := base.checkpoint_before(length)) and checkpoint.length > least:
+            best = Source(sequence_id, ReusePlan(checkpoint.length), checkpoint)
     return best
 
 

@@ -2,7 +2,7 @@
 
     magic (8 bytes) | length of the header (u32, little-endian) | SHA-256 of the header
     header: msgpack ``Header``
-    state, to the end of the file
+    state, and what the checkpoints hold, to the end of the file
 
 A file is read only if every byte is what was written: the header is checked when the folder is
 looked through, the state (gigabytes, maybe) when it is wanted.
@@ -13,12 +13,14 @@ import hashlib
 import mmap
 import os
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 import numpy as np
 from msgspec import Struct
 
+from innkeeper.engine.bases import Checkpoint
 from innkeeper.engine.runner import State
 
 SUFFIX = ".kv"
@@ -42,27 +44,47 @@ class Header(Struct, frozen=True):
     speaker: str
     """As ``Base.speaker``."""
     num_bytes: int
-    """Length of the state."""
+    """Length of the state and the checkpoints."""
     sha256: bytes
-    """Of the state."""
+    """Of the same."""
+    checkpoints: tuple[tuple[int, int], ...] = ()
+    """(tokens, bytes) of each."""
 
     def token_list(self) -> list[int]:
         return [int(token) for token in np.frombuffer(self.tokens, "<i4")]
+
+    def split(self, whole: State) -> tuple[State, list[Checkpoint]]:
+        """The state and the checkpoints that lie behind it, as views of what was read."""
+        at = self.num_bytes - sum(size for _, size in self.checkpoints)
+        state, checkpoints = whole[:at], []
+        for length, size in self.checkpoints:
+            checkpoints.append(Checkpoint(length, whole[at : at + size]))
+            at += size
+        return state, checkpoints
 
 
 _decoder = msgspec.msgpack.Decoder(Header)
 
 
 def make_header(
-    key: str, tokens: list[int], num_exact: int, state: State, speaker: str = ""
+    key: str,
+    tokens: list[int],
+    num_exact: int,
+    state: State,
+    speaker: str = "",
+    checkpoints: Sequence[Checkpoint] = (),
 ) -> Header:
     """Hashes the state, which takes about a second a gigabyte."""
     packed = np.asarray(tokens, "<i4").tobytes()
-    digest = hashlib.sha256(state.data).digest()
-    return Header(key, packed, num_exact, speaker, len(state), digest)
+    digest = hashlib.sha256(state.data)
+    for each in checkpoints:
+        digest.update(each.state.data)
+    sizes = tuple((each.length, len(each.state)) for each in checkpoints)
+    num_bytes = len(state) + sum(size for _, size in sizes)
+    return Header(key, packed, num_exact, speaker, num_bytes, digest.digest(), sizes)
 
 
-def write(path: Path, header: Header, state: State) -> None:
+def write(path: Path, header: Header, state: State, checkpoints: Sequence[Checkpoint] = ()) -> None:
     """Writes all of it or nothing: another name first, then to the disk, then the move.
 
     Raises: OSError.
@@ -73,7 +95,8 @@ def write(path: Path, header: Header, state: State) -> None:
         with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             file.write(_FIXED.pack(_MAGIC, len(body), hashlib.sha256(body).digest()))
             file.write(body)
-            file.write(state.data)
+            for piece in (state, *(each.state for each in checkpoints)):
+                file.write(piece.data)
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
@@ -106,7 +129,7 @@ def read_header(path: Path) -> Header:
 
 
 def read_state(path: Path, header: Header) -> State:
-    """The state, mapped from the file, after every byte of it was checked.
+    """What ``Header.split`` takes apart, mapped from the file, after every byte was checked.
 
     Raises: StateFileError if the file is not the one that ``header`` was read from; OSError.
     """

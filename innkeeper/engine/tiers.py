@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from innkeeper.engine.bases import Base
+from innkeeper.engine.bases import Base, Checkpoint
 from innkeeper.engine.disk_cache import DiskCache, DiskState
 from innkeeper.engine.reuse import Policy, common_prefix, plan_reuse
 from innkeeper.engine.runner import Runner, State
@@ -37,10 +37,16 @@ class RamState(NamedTuple):
     num_exact: int
     speaker: str
     state: State
+    checkpoints: Sequence[Checkpoint] = ()
 
     @property
     def num_bytes(self) -> int:
-        return len(self.state)
+        return len(self.state) + sum(len(each.state) for each in self.checkpoints)
+
+    @property
+    def cuts(self) -> Sequence[int]:
+        """Lengths that the base can be cut to though its model cannot take tokens back."""
+        return [each.length for each in self.checkpoints]
 
 
 class Found(NamedTuple):
@@ -55,7 +61,8 @@ class Tiers:
 
     def __init__(self, runner: Runner, ram_bytes: int, disk: DiskCache | None) -> None:
         self._runner = runner
-        self._ram_bytes = ram_bytes
+        self.ram_bytes = ram_bytes
+        self._num_reserved = 0
         self._in_ram: list[RamState] = []
         """Least recently used first."""
         self.disk = disk
@@ -66,7 +73,7 @@ class Tiers:
 
     @property
     def num_ram_bytes(self) -> int:
-        return sum(each.num_bytes for each in self._in_ram)
+        return self._num_reserved + sum(each.num_bytes for each in self._in_ram)
 
     @property
     def num_disk_bytes(self) -> int:
@@ -76,15 +83,21 @@ class Tiers:
         """What reading takes, so that loading can be weighed against it."""
         self._token_seconds += 0.2 * (seconds / num_tokens - self._token_seconds)
 
+    def tokens_worth(self, num_bytes: int) -> int:
+        """How many tokens are read in the time that copying ``num_bytes`` takes in memory."""
+        return int(num_bytes / _RAM_BYTES_PER_SECOND / max(self._token_seconds, 1e-9))
+
+    def reserve(self, num_bytes: int) -> None:
+        """Leaves a part of the memory to what is kept beside the pool."""
+        self._num_reserved = num_bytes
+        self._bound()
+
     def keep(self, sequence_id: int, base: Base) -> None:
         """Copies a base that leaves the pool to memory, unless it is stored already."""
         if not self._is_worth_it(base) or (state := self._save(sequence_id)) is None:
             return
         self._in_ram.append(_ram_state(base, state))
-        while self._in_ram and self.num_ram_bytes > self._ram_bytes:
-            oldest = self._in_ram.pop(0)
-            if self._writer is not None:
-                self._writer.offer(oldest)
+        self._bound()
 
     def best(
         self, tokens: Sequence[int], policy: Policy, speaker: str, beyond: int
@@ -94,7 +107,7 @@ class Tiers:
         if len(tokens) - beyond < MIN_NEW:
             return None
         stored: list[RamState | DiskState] = [*self._in_ram, *self._on_disk()]
-        ranked = sorted(stored, key=lambda each: -common_prefix(each.tokens, tokens))
+        ranked = sorted(stored, key=lambda each: -self._reachable(each, tokens))
         best: Found | None = None
         for each in ranked[:_MAX_PLANNED]:
             num_reused = self._num_reused(each, tokens, policy, speaker)
@@ -103,21 +116,23 @@ class Tiers:
                 best = Found(each, num_reused)
         return best
 
-    def load(self, stored: RamState | DiskState, sequence_id: int) -> bool:
-        """Copies a stored base to an empty sequence. False if it turns out to be unusable."""
+    def load(self, stored: RamState | DiskState, sequence_id: int) -> Sequence[Checkpoint] | None:
+        """Copies a stored base to an empty sequence; its checkpoints. None if it turns out to be
+        unusable."""
         started = time.perf_counter()
+        found: tuple[State, Sequence[Checkpoint]] | None = None
         if isinstance(stored, RamState):
             self._in_ram = [each for each in self._in_ram if each is not stored]
-            state: State | None = stored.state
-        else:
-            state = self.disk.read(stored) if self.disk is not None else None
-        if state is None or not self._runner.load(sequence_id, state):
+            found = stored.state, stored.checkpoints
+        elif self.disk is not None and (whole := self.disk.read(stored)) is not None:
+            found = stored.header.split(whole)
+        if found is None or not self._runner.load(sequence_id, found[0]):
             if isinstance(stored, DiskState) and self.disk is not None:
                 self.disk.drop(stored)
-            return False
+            return None
         speed = stored.num_bytes / max(1e-6, time.perf_counter() - started)
         self._speeds[type(stored)] += 0.5 * (speed - self._speeds[type(stored)])
-        return True
+        return found[1]
 
     def wants(self, base: Base) -> bool:
         """Whether a base has enough in it that is not on disk."""
@@ -130,8 +145,9 @@ class Tiers:
             return 0
         if (state := self._save(sequence_id)) is None:
             return 0
-        self._writer.offer(_ram_state(base, state))
-        return len(state)
+        written = _ram_state(base, state)
+        self._writer.offer(written)
+        return written.num_bytes
 
     def forget(self, tokens: Sequence[int]) -> None:
         """Drops what is stored of a chat: earlier moments of ``tokens``, and later ones."""
@@ -167,7 +183,7 @@ class Tiers:
             each for each in stored if each.num_exact >= min(base.num_exact, len(each.tokens))
         )
         num_stored = max(
-            (common_prefix(each.tokens, base.tokens) for each in at_least_as_exact), default=0
+            (self._reachable(each, base.tokens) for each in at_least_as_exact), default=0
         )
         return len(base.tokens) - num_stored >= MIN_NEW
 
@@ -181,9 +197,22 @@ class Tiers:
             num_exact=stored.num_exact,
             speakers=(stored.speaker, speaker),
         )
-        if self._runner.can_cut:
-            return plan.num_reused() if self._runner.can_edit else plan.prefix
-        return plan.prefix if plan.prefix == len(stored.tokens) else 0
+        if self._runner.can_cut and self._runner.can_edit:
+            return plan.num_reused()
+        return self._reachable(stored, tokens[: plan.prefix])
+
+    def _reachable(self, stored: RamState | DiskState, tokens: Sequence[int]) -> int:
+        """How many of the first ``tokens`` a stored base can be cut back to."""
+        prefix = common_prefix(stored.tokens, tokens)
+        if self._runner.can_cut or prefix == len(stored.tokens):
+            return prefix
+        return max((cut for cut in stored.cuts if cut <= prefix), default=0)
+
+    def _bound(self) -> None:
+        while self._in_ram and self.num_ram_bytes > self.ram_bytes:
+            oldest = self._in_ram.pop(0)
+            if self._writer is not None:
+                self._writer.offer(oldest)
 
     def _on_disk(self) -> list[DiskState]:
         return self.disk.states() if self.disk is not None else []
@@ -201,7 +230,8 @@ class Tiers:
 
 
 def _ram_state(base: Base, state: State) -> RamState:
-    return RamState(list(base.tokens), base.num_exact, base.speaker, state)
+    checkpoints = tuple(base.checkpoints)
+    return RamState(list(base.tokens), base.num_exact, base.speaker, state, checkpoints)
 
 
 class _Writer:
@@ -228,7 +258,7 @@ class _Writer:
         while True:
             job = self._jobs.get()
             try:
-                if not self._disk.write(job.tokens, job.num_exact, job.state, job.speaker):
+                if not self._write(job):
                     self.has_failed = True
             except OSError as error:
                 self.has_failed = True
@@ -236,3 +266,6 @@ class _Writer:
             finally:
                 del job
                 self.is_idle.set()
+
+    def _write(self, job: RamState) -> bool:
+        return self._disk.write(job.tokens, job.num_exact, job.state, job.speaker, job.checkpoints)

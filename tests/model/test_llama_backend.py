@@ -16,6 +16,7 @@ from innkeeper.core.frames import Cancel, Delta, Finished
 from innkeeper.engine.loop import Engine, Prepared
 from innkeeper.engine.prompt import tokenize_prompt
 from innkeeper.engine.runner import Row
+from innkeeper.engine.tiers import Tiers
 from innkeeper.errors import UnsupportedModelError
 from tests.model.tiny_models import write_llama
 
@@ -61,6 +62,7 @@ class Session:
             self.frames.extend,
             kv_reuse=config.kv_reuse,
             idle_refresh=config.idle_refresh,
+            tiers=Tiers(self.runner, config.ram_cache_bytes, None),
         )
         self._next_id = 0
 

@@ -173,14 +173,19 @@ class _Shape:
     ffn_width: int = 128
 
 
-def _add_shape(writer: gguf.GGUFWriter, name: str, shape: _Shape) -> None:
+def _add_shape(
+    writer: gguf.GGUFWriter, name: str, shape: _Shape, *, attention_layer: int | None = None
+) -> None:
+    """``attention_layer``: the only one; None = all are."""
+    layers = range(shape.num_layers)
+    key_heads = [shape.num_kv_heads * (layer == attention_layer) for layer in layers]
     writer.add_name(name)
     writer.add_context_length(NUM_CTX_TRAIN)
     writer.add_embedding_length(shape.width)
     writer.add_block_count(shape.num_layers)
     writer.add_feed_forward_length(shape.ffn_width)
     writer.add_head_count(shape.num_heads)
-    writer.add_head_count_kv(shape.num_kv_heads)
+    writer.add_head_count_kv(shape.num_kv_heads if attention_layer is None else key_heads)
     writer.add_key_length(shape.head_size)
     writer.add_value_length(shape.head_size)
     writer.add_rope_dimension_count(shape.head_size)
@@ -296,10 +301,7 @@ def write_mamba(path: Path, *, seed: int = 5) -> Path:
     writer.add_block_count(num_layers)
     writer.add_feed_forward_length(0)
     writer.add_head_count(0)
-    writer.add_ssm_conv_kernel(4)
-    writer.add_ssm_inner_size(inner)
-    writer.add_ssm_state_size(state)
-    writer.add_ssm_time_step_rank(rank)
+    _add_mamba_shape(writer, inner, state, rank)
     writer.add_layer_norm_rms_eps(1e-5)
     weights.embedding("token_embd.weight", width, 1.0, is_output=False)
     for layer in range(num_layers):
@@ -307,6 +309,13 @@ def write_mamba(path: Path, *, seed: int = 5) -> Path:
     weights.vector("output_norm.weight", width)
     weights.embedding("output.weight", width, 0.4, is_output=True)
     return weights.write()
+
+
+def _add_mamba_shape(writer: gguf.GGUFWriter, inner: int, state: int, rank: int) -> None:
+    writer.add_ssm_conv_kernel(4)
+    writer.add_ssm_inner_size(inner)
+    writer.add_ssm_state_size(state)
+    writer.add_ssm_time_step_rank(rank)
 
 
 def _add_mamba_layer(
@@ -325,6 +334,58 @@ def _add_mamba_layer(
     weights.tensor(prefix + "ssm_a", decay, QuantType.F32)
     weights.vector(prefix + "ssm_d", inner, 0.5)
     weights.matrix(prefix + "ssm_out.weight", width, inner, gain=1.5)
+
+
+def write_jamba(path: Path, *, seed: int = 8) -> Path:
+    """A Jamba: Mamba layers around one of attention without positions."""
+    weights, shape = (
+        _Weights(path, "jamba", bpe_vocabulary("gpt-2"), seed),
+        _Shape(width=128, num_layers=3),
+    )
+    inner, state, rank = 2 * shape.width, 16, 8
+    _add_shape(weights.writer, "Tiny Jamba", shape, attention_layer=1)
+    _add_mamba_shape(weights.writer, inner, state, rank)
+    weights.embedding("token_embd.weight", shape.width, 1.0, is_output=False)
+    for layer in range(shape.num_layers):
+        prefix = f"blk.{layer}."
+        if layer == 1:
+            _add_attention(weights, prefix, shape, sharpness=1.5)
+        else:
+            _add_mamba_layer(weights, prefix, shape.width, inner, state, rank)
+            for part, length in (("dt", rank), ("b", state), ("c", state)):
+                weights.vector(f"{prefix}ssm_{part}_norm.weight", length)
+            weights.vector(prefix + "ffn_norm.weight", shape.width)
+        _add_ffn(weights, prefix, shape)
+    weights.vector("output_norm.weight", shape.width)
+    weights.embedding("output.weight", shape.width, 0.4, is_output=True)
+    return weights.write()
+
+
+def write_lfm2(path: Path, *, seed: int = 9) -> Path:
+    """An LFM2: short convolutions around one layer of attention."""
+    weights = _Weights(path, "lfm2", bpe_vocabulary("qwen2"), seed)
+    shape = _Shape(width=128, num_layers=3)  # this graph wants width = all heads
+    kernel = 3
+    _add_shape(weights.writer, "Tiny LFM2", shape, attention_layer=1)
+    weights.writer.add_shortconv_l_cache(kernel)
+    weights.embedding("token_embd.weight", shape.width, 1.0, is_output=False)
+    for layer in range(shape.num_layers):
+        prefix = f"blk.{layer}."
+        if layer == 1:
+            _add_attention(weights, prefix, shape, sharpness=1.5)
+            for part in ("q", "k"):
+                weights.vector(f"{prefix}attn_{part}_norm.weight", shape.head_size, 1.3)
+        else:
+            weights.vector(prefix + "attn_norm.weight", shape.width)
+            filters = weights.random.standard_normal((shape.width, kernel)) * 0.7
+            weights.tensor(prefix + "shortconv.conv.weight", filters, QuantType.F32)
+            weights.matrix(prefix + "shortconv.in_proj.weight", 3 * shape.width, shape.width)
+            weights.matrix(prefix + "shortconv.out_proj.weight", shape.width, shape.width, gain=1.5)
+            weights.vector(prefix + "ffn_norm.weight", shape.width)
+        _add_ffn(weights, prefix, shape)
+    weights.vector("token_embd_norm.weight", shape.width)
+    weights.embedding("output.weight", shape.width, 0.4, is_output=True)
+    return weights.write()
 
 
 def write_llama_q8_0(path: Path) -> Path:
@@ -402,6 +463,8 @@ WRITERS: dict[str, Callable[[Path], Path]] = {
     "gemma3": write_gemma3,
     "mixtral": write_mixtral,
     "mamba": write_mamba,
+    "jamba": write_jamba,
+    "lfm2": write_lfm2,
 }
 
 

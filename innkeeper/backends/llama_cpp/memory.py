@@ -10,6 +10,7 @@ from innkeeper.errors import EngineError
 
 TO_THE_END = -1
 _BYTES = ctypes.POINTER(ctypes.c_uint8)
+_PARTS = (lib.LLAMA_STATE_SEQ_FLAGS_NONE, lib.LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY)
 
 
 class Memory:
@@ -54,19 +55,26 @@ class Memory:
     def last(self, sequence_id: int) -> int:
         return int(lib.llama_memory_seq_pos_max(self._memory, sequence_id))
 
-    def save(self, sequence_id: int) -> State:
-        """Raises: EngineError if llama.cpp refuses."""
-        size = int(lib.llama_state_seq_get_size(self._context, sequence_id))
+    def save(self, sequence_id: int, *, is_partial: bool = False) -> State:
+        """``is_partial``: only recurrent states and sliding windows.
+
+        Raises: EngineError if llama.cpp refuses.
+        """
+        flags = _PARTS[is_partial]
+        size = int(lib.llama_state_seq_get_size_ext(self._context, sequence_id, flags))
         state = np.empty(size, np.uint8)
         pointer = state.ctypes.data_as(_BYTES)
-        if lib.llama_state_seq_get_data(self._context, pointer, size, sequence_id) != size:
+        count = lib.llama_state_seq_get_data_ext(self._context, pointer, size, sequence_id, flags)
+        if count != size:
             raise EngineError("llama.cpp could not copy the state; the engine's log says why")
         return state
 
-    def load(self, sequence_id: int, state: State) -> bool:
-        """False, and nothing done, if llama.cpp refuses."""
+    def load(self, sequence_id: int, state: State, *, is_partial: bool = False) -> bool:
+        """False, and the sequence empty, if llama.cpp refuses."""
         pointer = state.ctypes.data_as(_BYTES)
-        count = lib.llama_state_seq_set_data(self._context, pointer, len(state), sequence_id)
+        count = lib.llama_state_seq_set_data_ext(
+            self._context, pointer, len(state), sequence_id, _PARTS[is_partial]
+        )
         if count != len(state):
             self.remove(sequence_id, 0)
             return False

@@ -134,6 +134,17 @@ class LlamaRunner:
     def load(self, sequence_id: int, state: State) -> bool:
         return self._memory.load(sequence_id, state)
 
+    def checkpoint(self, sequence_id: int) -> State:
+        return self._memory.save(sequence_id, is_partial=True)
+
+    def rewind(self, sequence_id: int, length: int, checkpoint: State) -> bool:
+        # first what cannot be cut, since llama.cpp refuses to cut the rest before
+        is_loaded = self._memory.load(sequence_id, checkpoint, is_partial=True)
+        if is_loaded and self._memory.remove(sequence_id, length):
+            return True
+        self._memory.remove(sequence_id, 0)
+        return False
+
     def can_resume(self, sequence_id: int, length: int, cached: int) -> bool:
         if length == cached:
             return True
