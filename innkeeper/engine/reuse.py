@@ -128,7 +128,7 @@ def plan_reuse(
         Chunk(run.source + prefix, run.target + prefix, run.length)
         for run in _best_chain(_common_runs(source, target))
     ]
-    kept = _allowed_runs(runs, prefix, ALLOWED[policy], least_card=_least_card(*speakers))
+    kept = _allowed_runs(runs, prefix, ALLOWED[policy], speakers)
     return ReusePlan(prefix, tuple(_repair(kept)[:MAX_CHUNKS]))
 
 
@@ -162,21 +162,25 @@ def _least_card(before: str, now: str) -> int:
 
 
 def _allowed_runs(
-    runs: Sequence[Chunk], prefix: int, allowed: frozenset[EditKind], *, least_card: int
+    runs: Sequence[Chunk], prefix: int, allowed: frozenset[EditKind], speakers: tuple[str, str]
 ) -> list[Chunk]:
-    """The runs before the first edit that may not be reused over."""
+    """The runs before the first edit that may not be reused over.
+
+    A card is looked for in the first edit, a change of a few tokens such as the name above a card
+    aside; in all of them where another one speaks, since lore may lie between that name and the
+    card.
+    """
+    is_another = all(speakers) and speakers[0] != speakers[1]
+    least_card, is_first = _least_card(*speakers), True
     kept: list[Chunk] = []
     source = target = prefix
     for run in runs:
-        kind = edit_kind(
-            run.source - source,
-            run.target - target,
-            is_first=not kept,
-            least_card=least_card,
-        )
+        removed, inserted = run.source - source, run.target - target
+        kind = edit_kind(removed, inserted, is_first=is_first, least_card=least_card)
         if kind not in allowed:
             break
         kept.append(run)
+        is_first = is_another or (is_first and max(removed, inserted) < SMALL)
         source, target = run.source + run.length, run.target + run.length
     return kept
 

@@ -65,6 +65,27 @@ def test_another_card_is_only_crossed_when_asked_for() -> None:
     assert plan_reuse(old, new, Policy.TURBO).num_reused() == 400 - REPAIR
 
 
+@pytest.mark.parametrize(
+    ("speakers", "length"), [(("Mira", "Bram"), 40), (("", ""), 80)], ids=["named", "unnamed"]
+)
+def test_a_card_below_lore_is_a_card(speakers: tuple[str, str], length: int) -> None:
+    name, other_name, lore = [1, 2], [3], message(98, 60)
+    old = join(CARD, name, lore, message(50, length), *CHAT)
+    new = join(CARD, other_name, lore, message(60, length), *CHAT, message(9))
+    plan = plan_reuse(old, new, Policy.FAST, speakers=speakers)
+    assert plan.num_reused() == 100 + 60 - REPAIR
+    plan = plan_reuse(old, new, Policy.TURBO, speakers=speakers)
+    assert plan.num_reused() == 100 + 60 + 400 - 2 * REPAIR
+
+
+def test_another_speaker_has_a_card_behind_lore_that_only_one_has() -> None:
+    lore, more_lore = message(98, 60), message(97, 60)
+    old = join(CARD, lore, message(50, 80), *CHAT)
+    new = join(CARD, more_lore, lore, message(60, 80), *CHAT, message(9))
+    plan = plan_reuse(old, new, Policy.FAST, speakers=("Mira", "Bram"))
+    assert plan.num_reused() == 100 + 60 - REPAIR
+
+
 def test_reuse_stops_at_the_first_edit_that_is_not_allowed() -> None:
     other = message(60, 80)
     old = join(CARD, message(50, 80), *CHAT)
