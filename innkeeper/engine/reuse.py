@@ -122,8 +122,8 @@ def plan_reuse(
         return ReusePlan(min(prefix, len(cached) if num_exact is None else num_exact))
     if limit - prefix < MIN_CHUNK or len(cached) - prefix < MIN_CHUNK:
         return ReusePlan(prefix)
-    source = np.asarray(cached[prefix:], np.int32)
-    target = np.asarray(prompt[prefix:limit], np.int32)
+    source = _array(cached[prefix:])
+    target = _array(prompt[prefix:limit])
     runs = [
         Chunk(run.source + prefix, run.target + prefix, run.length)
         for run in _best_chain(_common_runs(source, target))
@@ -136,8 +136,8 @@ def common_chunks(
     cached: Sequence[int], prompt: Sequence[int], start: int, end: int
 ) -> list[Chunk]:
     """What of ``cached``, wherever it lies, serves ``prompt[start:end]``."""
-    source = np.asarray(cached, np.int32)
-    target = np.asarray(prompt[start:end], np.int32)
+    source = _array(cached)
+    target = _array(prompt[start:end])
     runs = _best_chain(_common_runs(source, target))
     return _repair([run._replace(target=run.target + start) for run in runs])
 
@@ -191,6 +191,11 @@ def _repair(runs: Sequence[Chunk]) -> list[Chunk]:
         for run in runs
         if run.length >= MIN_CHUNK
     ]
+
+
+def _array(tokens: Sequence[int]) -> Tokens:
+    """In half the time of ``asarray``, which looks at every item twice."""
+    return np.fromiter(tokens, np.int32, len(tokens))
 
 
 def _common_runs(source: Tokens, target: Tokens) -> list[Chunk]:
