@@ -326,4 +326,5 @@ def _gains(runs: Sequence[Chunk]) -> NDArray[np.int64]:
         sources + lengths - sources[:, None], targets + lengths - targets[:, None]
     )
     left = lengths[:, None] - np.maximum(overlaps, 0)
-    return np.where(left >= MIN_CHUNK, left, -lengths.sum())
+    gains: NDArray[np.int64] = np.where(left >= MIN_CHUNK, left, -lengths.sum())
+    return gains
