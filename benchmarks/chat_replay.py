@@ -42,19 +42,15 @@ class Turn(NamedTuple):
 
 
 def reply_before(previous: str, prompt: str) -> str:
-    """The recorded reply to ``previous``, found in the next prompt; empty if it is not there."""
-    if prompt == previous:
+    """The recorded reply to ``previous``, found in the next prompt; empty if it is not there: the
+    last that was said by the one whom ``previous`` asked to speak."""
+    cue = "\n" + previous.rsplit("\n", 1)[-1]
+    start = prompt.rfind(cue + " ")
+    if prompt == previous or start < 0:
         return ""
-    tail = previous[-80:]
-    start = prompt.rfind(tail)
-    if start < 0:  # lore was put between the question and its reply: the last one of this speaker
-        tail = "\n" + prompt.rsplit("\n", 1)[-1]
-        start = prompt.rfind(tail, 0, len(prompt) - len(tail))
-    if start < 0:
-        return ""
-    start += len(tail)
+    start += len(cue)
     end = prompt.find("\nUser:", start)
-    return prompt[start : end if end >= 0 else len(prompt)]
+    return prompt[start : end if end >= 0 else prompt.rfind("\n")]
 
 
 async def first_token(client: httpx.AsyncClient, prompt: str) -> tuple[float, dict[str, Any]]:

@@ -38,11 +38,8 @@ def find_sources(
     prefix = best_prefix(bases, runner, tokens, policy)
     if policy is Policy.EXACT or not runner.can_edit:
         return Sources(prefix)
-    edit = _best_edit(bases, tokens, policy, speaker)
-    num_prefix = prefix.plan.prefix if prefix else 0
-    if edit is None or edit.plan.num_reused() - num_prefix < MIN_GAIN:
-        return Sources(prefix)
-    return Sources(prefix, edit)
+    least = (prefix.plan.prefix if prefix else 0) + MIN_GAIN
+    return Sources(prefix, _best_edit(bases, tokens, policy, speaker, least))
 
 
 def best_prefix(
@@ -65,14 +62,17 @@ def best_prefix(
 
 
 def _best_edit(
-    bases: Sequence[Base], tokens: Sequence[int], policy: Policy, speaker: str
+    bases: Sequence[Base], tokens: Sequence[int], policy: Policy, speaker: str, least: int
 ) -> Source | None:
-    """The idle base of which the most can be kept by moving chunks."""
+    """The idle base of which the most can be kept by moving chunks, at least ``least`` tokens.
+    One that is too short for that is not looked into."""
     best: Source | None = None
     for sequence_id, base in enumerate(bases):
-        if base.in_use or not base.tokens or not base.is_whole:
+        if base.in_use or base.is_copy or not base.is_whole:
+            continue
+        if min(len(base.tokens), len(tokens) - 1) < least:
             continue
         plan = plan_reuse(base.tokens, tokens, policy, speakers=(base.speaker, speaker))
-        if plan.chunks and plan.num_reused() > (best.plan.num_reused() if best else 0):
-            best = Source(sequence_id, plan)
+        if plan.chunks and plan.num_reused() >= least:
+            best, least = Source(sequence_id, plan), plan.num_reused() + 1
     return best

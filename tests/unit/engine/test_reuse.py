@@ -1,5 +1,9 @@
 """The reuse planner: what it keeps is equal, in order, and as much as an edit allows."""
 
+from collections import Counter
+from collections.abc import Sequence
+from itertools import chain, combinations
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,6 +14,7 @@ from innkeeper.engine.reuse import (
     Chunk,
     EditKind,
     Policy,
+    common_prefix,
     edit_kind,
     plan_reuse,
 )
@@ -58,6 +63,27 @@ def test_another_card_is_only_crossed_when_asked_for() -> None:
     old, new = join(message(50, 80), *CHAT), join(message(60, 80), *CHAT, message(9))
     assert plan_reuse(old, new, Policy.FAST).num_reused() == 0
     assert plan_reuse(old, new, Policy.TURBO).num_reused() == 400 - REPAIR
+
+
+@pytest.mark.parametrize(
+    ("speakers", "length"), [(("Mira", "Bram"), 40), (("", ""), 80)], ids=["named", "unnamed"]
+)
+def test_a_card_below_lore_is_a_card(speakers: tuple[str, str], length: int) -> None:
+    name, other_name, lore = [1, 2], [3], message(98, 60)
+    old = join(CARD, name, lore, message(50, length), *CHAT)
+    new = join(CARD, other_name, lore, message(60, length), *CHAT, message(9))
+    plan = plan_reuse(old, new, Policy.FAST, speakers=speakers)
+    assert plan.num_reused() == 100 + 60 - REPAIR
+    plan = plan_reuse(old, new, Policy.TURBO, speakers=speakers)
+    assert plan.num_reused() == 100 + 60 + 400 - 2 * REPAIR
+
+
+def test_another_speaker_has_a_card_behind_lore_that_only_one_has() -> None:
+    lore, more_lore = message(98, 60), message(97, 60)
+    old = join(CARD, lore, message(50, 80), *CHAT)
+    new = join(CARD, more_lore, lore, message(60, 80), *CHAT, message(9))
+    plan = plan_reuse(old, new, Policy.FAST, speakers=("Mira", "Bram"))
+    assert plan.num_reused() == 100 + 60 - REPAIR
 
 
 def test_reuse_stops_at_the_first_edit_that_is_not_allowed() -> None:
@@ -118,3 +144,63 @@ def test_whatever_is_kept_is_equal_and_in_order(
         assert kept == prompt[chunk.target : chunk.target + chunk.length]
         source, target = chunk.source + chunk.length, chunk.target + chunk.length
     assert target < len(prompt)
+
+
+PIECES = st.lists(
+    st.builds(
+        lambda number, start, length: message(number)[start : start + length],
+        st.integers(0, 4),
+        st.integers(0, 20),
+        st.integers(1, 50),
+    ),
+    max_size=7,
+)
+
+
+def windows(tokens: list[int]) -> dict[tuple[int, ...], int]:
+    """Where each text of ``MIN_CHUNK`` tokens starts that occurs once."""
+    found = [tuple(tokens[i : i + MIN_CHUNK]) for i in range(len(tokens) - MIN_CHUNK + 1)]
+    counts = Counter(found)
+    return {window: start for start, window in enumerate(found) if counts[window] == 1}
+
+
+def runs_in_common(cached: list[int], prompt: list[int]) -> set[Chunk]:
+    """Every longest run of equal tokens that holds a window which is unique in both."""
+    starts, found = windows(prompt), set()
+    for window, source in windows(cached).items():
+        if (target := starts.get(window)) is None:
+            continue
+        end = source + MIN_CHUNK
+        shift = target - source
+        while source and source + shift and cached[source - 1] == prompt[source - 1 + shift]:
+            source -= 1
+        while (
+            end < len(cached) and end + shift < len(prompt) and cached[end] == prompt[end + shift]
+        ):
+            end += 1
+        found.add(Chunk(source, source + shift, end - source))
+    return found
+
+
+def num_kept(runs: Sequence[Chunk]) -> int:
+    """Tokens of ``runs`` one behind the other, each cut where it overlaps those before it."""
+    total = source = target = 0
+    for run in runs:
+        cut = max(0, source - run.source, target - run.target)
+        if run.length - cut < MIN_CHUNK:
+            return 0
+        total += run.length - cut
+        source, target = run.source + run.length, run.target + run.length
+    return total
+
+
+@given(PIECES, PIECES)
+@settings(max_examples=200, deadline=None)
+def test_no_choice_of_common_runs_keeps_more(old: list[list[int]], new: list[list[int]]) -> None:
+    cached, prompt = join(*old), [*join(*new), 4]
+    plan = plan_reuse(cached, prompt, Policy.TURBO)
+    prefix = common_prefix(cached, prompt[:-1])
+    runs = sorted(runs_in_common(cached[prefix:], prompt[prefix:-1]), key=lambda run: run.target)
+    choices = chain.from_iterable(combinations(runs, n) for n in range(len(runs) + 1))
+    assert plan.prefix == prefix
+    assert sum(chunk.length + REPAIR for chunk in plan.chunks) == max(map(num_kept, choices))
