@@ -26,7 +26,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from innkeeper.core import EngineConfig, LoraAdapter, ModelFacts
+from innkeeper.core import EngineConfig, LoraAdapter, ModelFacts, num_outputs
 from innkeeper.engine.runner import Logits, ProgressCallback, Row, State
 from innkeeper.errors import EngineError, EngineLoadError
 
@@ -86,7 +86,7 @@ class FakeRunner:
         self.has_state = "state" in config.options
         self.can_cut = self.can_edit = not self.has_state
         self.num_sequence_ids = config.num_sequence_ids(can_edit=self.can_edit)
-        self.max_outputs = self.num_sequence_ids
+        self.max_outputs = num_outputs(self.num_sequence_ids, self.max_rows)
         self.num_threads = 1
         self.num_evaluated = 0
         """Rows that ``forward`` was given, ever."""

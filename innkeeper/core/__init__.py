@@ -6,6 +6,7 @@ from innkeeper.core.model import (
     LoraAdapter,
     ModelFacts,
     RopeScaling,
+    num_outputs,
     num_sequence_ids,
 )
 from innkeeper.core.request import (
@@ -39,5 +40,6 @@ __all__ = [
     "Timings",
     "TokenLogprob",
     "ToolUse",
+    "num_outputs",
     "num_sequence_ids",
 ]

@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Struct
 
 _DRAFT_CTX = 4096
+_ROWS_OF_GUESSES = 16
 
 
 class RopeScaling(Struct, frozen=True):
@@ -133,6 +134,12 @@ def num_sequence_ids(
     """As ``EngineConfig.num_sequence_ids``, before there is a config."""
     count = max_sequences + max_kept + (max_sequences + 2 if can_edit else 0)
     return 2 * count if keeps_windows else count
+
+
+def num_outputs(num_sequences: int, max_rows: int) -> int:
+    """Rows of a batch that want logits, at most: one for each sequence, or a token with the
+    guesses behind it. Buffers grow with their number."""
+    return max(num_sequences, min(max_rows, _ROWS_OF_GUESSES))
 
 
 class ModelFacts(Struct, frozen=True, kw_only=True):

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from innkeeper.core import num_outputs
 from innkeeper.core.shifting import FULL_KV_TYPES
 from innkeeper.errors import InvalidRequestError
 from innkeeper.planner.estimate import ContextSettings
@@ -136,6 +137,7 @@ class Candidates:
         if swa_full is None:
             swa_full = bool(wishes.swa_full) and kv_types[0] in FULL_KV_TYPES
         ubatch = wishes.max_ubatch or (512 if layers else 128)
+        batch = wishes.max_batch or ubatch
         flash = wishes.flash_attention
         if flash is None:
             flash = layers != NO_GPU or kv_types[1] not in ("f16", "f32", "bf16")
@@ -147,9 +149,9 @@ class Candidates:
             max_sequences=num_ids,
             kv_type_k=kv_types[0],
             kv_type_v=kv_types[1],
-            max_batch=wishes.max_batch or ubatch,
+            max_batch=batch,
             max_ubatch=ubatch,
-            num_outputs=num_ids if outputs is None else outputs,
+            num_outputs=num_outputs(num_ids, batch) if outputs is None else outputs,
             flash_attention=flash,
             kv_unified=wishes.kv_unified,
             swa_full=self._shape.keeps_windows(swa_full=swa_full),

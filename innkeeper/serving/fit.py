@@ -8,7 +8,7 @@ from pathlib import Path
 from msgspec import Struct
 from msgspec.structs import replace
 
-from innkeeper.core import EngineConfig
+from innkeeper.core import EngineConfig, num_outputs
 from innkeeper.core.shifting import FULL_KV_TYPES
 from innkeeper.errors import EngineLoadError, NotEnoughMemoryError, UnsupportedModelError
 from innkeeper.formats import gguf
@@ -298,7 +298,7 @@ def _settings(config: EngineConfig, hardware: Hardware, shape: ModelShape) -> Co
         kv_type_v=config.kv_type_v,
         max_batch=ubatch,
         max_ubatch=ubatch,
-        num_outputs=num_sequences,
+        num_outputs=num_outputs(num_sequences, ubatch),
         flash_attention=flash,
         swa_full=keeps_windows,
         num_gpu_layers=config.num_gpu_layers if on_gpu else 0,

@@ -14,7 +14,7 @@ from innkeeper.backends.llama_cpp.runner import LlamaRunner
 from innkeeper.backends.llama_cpp.state_key import meta_text, state_key
 from innkeeper.backends.llama_cpp.threads import ThreadTuner, usable_cores
 from innkeeper.backends.llama_cpp.tokenizer import LlamaTokenizer, first_difference
-from innkeeper.core import EngineConfig, LoraAdapter, ModelFacts
+from innkeeper.core import EngineConfig, LoraAdapter, ModelFacts, num_outputs
 from innkeeper.core.llama_params import set_placement
 from innkeeper.core.shifting import FULL_KV_TYPES, can_shift
 from innkeeper.engine.runner import ProgressCallback
@@ -223,8 +223,8 @@ def _make_context(config: EngineConfig, model: "lib.llama_model_p") -> "lib.llam
     params.n_ctx = config.num_pool
     params.n_batch = params.n_ubatch = config.max_ubatch or (512 if uses_gpu(config) else 128)
     params.n_seq_max = num_ids
-    # One output row a sequence: it cuts the compute buffer, and must be at least n_seq_max.
-    params.n_outputs_max = num_ids
+    # It cuts the compute buffer, and must be at least n_seq_max.
+    params.n_outputs_max = num_outputs(num_ids, params.n_batch)
     params.kv_unified = True
     params.swa_full = keeps_windows
     params.no_perf = True

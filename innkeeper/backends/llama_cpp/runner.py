@@ -10,7 +10,7 @@ import numpy as np
 from innkeeper.backends.llama_cpp.memory import TO_THE_END, Memory
 from innkeeper.backends.llama_cpp.threads import ThreadTuner
 from innkeeper.backends.llama_cpp.tokenizer import LlamaTokenizer
-from innkeeper.core import ModelFacts
+from innkeeper.core import ModelFacts, num_outputs
 from innkeeper.engine.runner import Logits, Row, State
 from innkeeper.errors import EngineError
 
@@ -70,7 +70,7 @@ class LlamaRunner:
         self._memory = Memory(context, keeps_windows=keeps_windows)
         self.num_sequence_ids = self._memory.num_sequence_ids
         self.max_rows = int(lib.llama_n_batch(context))
-        self.max_outputs = self.num_sequence_ids
+        self.max_outputs = num_outputs(int(lib.llama_n_seq_max(context)), self.max_rows)
         self.num_threads = 0
         self._model = model
         self._context: lib.llama_context_p | None = context
