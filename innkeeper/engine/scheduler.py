@@ -8,12 +8,14 @@ from innkeeper.engine.kv_cache import KVCache
 from innkeeper.engine.runner import Row
 from innkeeper.engine.sequence import Sequence, Status
 
-MIN_SLICE = 8
+MIN_SLICE = 16
+"""Kernels work in tiles of so many rows: on a CPU nine rows take as long as sixteen."""
 _START_SLICE = 32
 
 
 class SliceSizer:
-    """How many prompt tokens fit into ``max_seconds``, from what the last slices took."""
+    """How many prompt tokens fit into ``max_seconds``, from what the last slices took: whole tiles,
+    and one at least."""
 
     def __init__(self, max_seconds: float, max_tokens: int) -> None:
         self._max_seconds = max_seconds
@@ -32,7 +34,7 @@ class SliceSizer:
             size = min(fitting, self.num_tokens * 2)
         else:
             return
-        self.num_tokens = max(MIN_SLICE, min(size, self._max_tokens))
+        self.num_tokens = min(max(MIN_SLICE, size - size % MIN_SLICE), self._max_tokens)
 
 
 @dataclass

@@ -15,6 +15,16 @@ def test_slices_settle_below_the_time_limit() -> None:
         assert 0.1 < settle(speed).num_tokens / speed <= 0.25
 
 
+def test_slices_are_whole_tiles() -> None:
+    """As a processor that reads nine rows no sooner than sixteen."""
+    sizer = SliceSizer(0.25, 512)
+    for _ in range(40):
+        num_tiles = -(-sizer.num_tokens // MIN_SLICE)
+        sizer.observe(sizer.num_tokens, 0.22 * num_tiles)
+        assert sizer.num_tokens % MIN_SLICE == 0
+    assert sizer.num_tokens == MIN_SLICE
+
+
 def test_fast_machine_gets_the_largest_slice() -> None:
     assert settle(100_000).num_tokens == 512
 
