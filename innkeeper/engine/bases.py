@@ -1,6 +1,6 @@
 """What one sequence id of the KV cache holds."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -45,23 +45,6 @@ class Base:
     left behind, so that nothing in them can be moved."""
     is_remnant: bool = False
     """What a cancelled edit left: chunks without the text between them."""
-    is_copy: bool = False
-    """What was read of an exact copy of another base before a request came: of use only while that
-    one stays as it is."""
-
-    @property
-    def is_idle(self) -> bool:
-        return bool(self.tokens) and not self.in_use
-
-    @property
-    def is_stale(self) -> bool:
-        """Whether a part of it is approximate."""
-        return self.num_exact < len(self.tokens)
-
-    @property
-    def is_chat(self) -> bool:
-        """Whether it is a prompt that somebody sent, and not being added to."""
-        return self.is_idle and not self.is_remnant and not self.is_copy
 
     def copy_from(self, other: "Base", length: int) -> None:
         """Takes over what the first ``length`` tokens of another base are."""
@@ -86,26 +69,3 @@ class Base:
         yield from self.cells
         for parked in self.parked:
             yield from parked.cells
-
-
-def idle_ids(bases: Sequence[Base]) -> list[int]:
-    return [i for i, base in enumerate(bases) if base.is_idle]
-
-
-def chat_ids(bases: Sequence[Base]) -> list[int]:
-    """The chats, the one that was used last first."""
-    ids = [i for i, base in enumerate(bases) if base.is_chat]
-    return sorted(ids, key=lambda i: -bases[i].last_used)
-
-
-def newest_stale(bases: Sequence[Base]) -> Base | None:
-    """The chat that was used last of those of which a part is approximate."""
-    stale = (base for base in bases if base.is_chat and base.is_stale)
-    return max(stale, key=lambda base: base.last_used, default=None)
-
-
-def first_to_go(bases: Sequence[Base], spare: int | None = None) -> int | None:
-    """The idle base to drop where there is no room, but not ``spare``: copies, then the least
-    recently used."""
-    idle = [i for i in idle_ids(bases) if i != spare]
-    return min(idle, key=lambda i: (not bases[i].is_copy, bases[i].last_used), default=None)

@@ -17,14 +17,7 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from innkeeper.engine.bases import (
-    Base,
-    Checkpoint,
-    chat_ids,
-    first_to_go,
-    idle_ids,
-    newest_stale,
-)
+from innkeeper.engine.bases import Base, Checkpoint
 from innkeeper.engine.cells import Cells
 from innkeeper.engine.checkpoints import Checkpoints
 from innkeeper.engine.editor import NUM_OWN_IDS, Editor
@@ -76,7 +69,7 @@ class KVCache:
 
     @property
     def num_kept(self) -> int:
-        return len(idle_ids(self._bases))
+        return sum(1 for base in self._bases if base.tokens and not base.in_use)
 
     def length(self, sequence_id: int) -> int:
         """Tokens of the sequence that are in the cache."""
@@ -127,7 +120,9 @@ class KVCache:
     def stale_base(self) -> list[int] | None:
         """Tokens of the most recent idle base of which a part is approximate, if an exact copy
         can be made beside it without dropping anything."""
-        newest = newest_stale(self._bases)
+        idle = [base for base in self._bases if base.tokens and not base.in_use]
+        stale = [base for base in idle if base.num_exact < len(base.tokens) and not base.is_remnant]
+        newest = max(stale, key=lambda base: base.last_used, default=None)
         if newest is None:
             return None
         source = best_prefix(self._bases, self._runner, newest.tokens, Policy.EXACT)
@@ -137,16 +132,14 @@ class KVCache:
         return list(newest.tokens) if has_id and num_free >= num_new else None
 
     def drop_stale(self, tokens: Sequence[int]) -> None:
-        """An exact copy of ``tokens`` takes the place of idle bases that are not exact."""
-        same = {i: base for i, base in enumerate(self._bases) if base.tokens == list(tokens)}
-        exact = [base for base in same.values() if not base.is_stale]
-        for sequence_id, base in same.items():
-            if base.is_stale and not base.in_use:
-                for copy in exact:
-                    copy.speaker = base.speaker
+        """Drops idle bases of exactly ``tokens`` that are not exact."""
+        for sequence_id, base in enumerate(self._bases):
+            is_stale = base.num_exact < len(base.tokens) and not base.in_use
+            if is_stale and base.tokens == list(tokens):
+                for other in self._bases:
+                    if other is not base and other.tokens == base.tokens:
+                        other.speaker = base.speaker
                 self._clear(sequence_id)
-        for copy in exact:
-            copy.is_copy = False
 
     def fork(self, sequence_id: int) -> int | None:
         """Another id in use that shares all of ``sequence_id``'s cells; None if there is none."""
@@ -157,13 +150,12 @@ class KVCache:
         return self._hand_out(target_id).sequence_id
 
     def make_room(self, num_cells: int) -> bool:
-        """Drops copies, then fragments, then idle bases, oldest first, until ``num_cells`` are
-        free. False if that is impossible."""
+        """Drops fragments, then idle bases, oldest first, until ``num_cells`` are free. False if
+        that is impossible."""
         while self.num_free < num_cells:
-            victim_id = first_to_go(self._bases)
-            is_copy = victim_id is not None and self._bases[victim_id].is_copy
-            if not is_copy and self._editor.drop_oldest():
+            if self._editor.drop_oldest():
                 continue
+            victim_id = self._oldest_idle()
             if victim_id is None:
                 return False
             self._retire(victim_id)
@@ -174,7 +166,7 @@ class KVCache:
         num_fragments = len(self._editor.attic.fragments)
         while self._editor.drop_oldest():
             pass
-        idle = idle_ids(self._bases)
+        idle = self._idle_ids()
         for sequence_id in idle:
             self._clear(sequence_id)
         return len(idle) + num_fragments
@@ -213,7 +205,7 @@ class KVCache:
         sequence_id = self._slot(slot)
         if sequence_id is None:
             raise InvalidRequestError(
-                f"slot {slot} holds no chat that has ended; {len(chat_ids(self._bases))} are kept",
+                f"slot {slot} holds no chat that has ended; {len(self._whole_ids())} are kept",
                 field="id_slot",
                 hint="0 is the chat that was read last",
             )
@@ -269,13 +261,9 @@ class KVCache:
         self._editor.cut(sequence_id, self._bases[sequence_id], length)
         return True
 
-    def release(self, sequence_id: int, *, keep: bool = True, is_copy: bool = False) -> None:
-        """Ends the use of an id; its tokens stay as an idle base if ``keep``.
-
-        is_copy: ``stale_base`` gave the tokens, of which not all may have been read.
-        """
+    def release(self, sequence_id: int, *, keep: bool = True) -> None:
+        """Ends the use of an id; its tokens stay as an idle base if ``keep``."""
         base = self._bases[sequence_id]
-        base.is_copy = is_copy
         if keep:
             self._editor.close_up(sequence_id, base)
         self._editor.unpark(base)
@@ -360,9 +348,6 @@ class KVCache:
         cell that would have to move."""
         sequence_id, plan = edit.sequence_id, edit.plan
         base = self._bases[sequence_id]
-        for other_id in idle_ids(self._bases):
-            if self._bases[other_id].is_copy:  # the cells that it shares could not be moved
-                self._clear(other_id)
         if not self._own_cells(sequence_id, [chunk for chunk in plan.chunks if chunk.shift]):
             return False
         fills = self._editor.attic.fills(tokens, plan, None if policy is Policy.TURBO else speaker)
@@ -389,23 +374,34 @@ class KVCache:
         for sequence_id, base in enumerate(self._bases):
             if not base.tokens and not base.in_use:
                 return sequence_id
-        victim_id = first_to_go(self._bases, spare)
+        victim_id = self._oldest_idle(spare)
         if victim_id is not None:
             self._retire(victim_id)
         return victim_id
 
+    def _idle_ids(self) -> list[int]:
+        return [i for i, base in enumerate(self._bases) if base.tokens and not base.in_use]
+
+    def _whole_ids(self) -> list[int]:
+        """Idle bases that are whole chats, the one that was used last first."""
+        whole = [i for i in self._idle_ids() if not self._bases[i].is_remnant]
+        return sorted(whole, key=lambda i: -self._bases[i].last_used)
+
     def _slot(self, slot: int) -> int | None:
-        return next(iter(chat_ids(self._bases)[slot:]), None)
+        ids = self._whole_ids()
+        return ids[slot] if slot < len(ids) else None
 
     def _newest_unwritten(self) -> int | None:
-        waiting = [
-            i for i in idle_ids(self._bases) if self.tiers and self.tiers.wants(self._bases[i])
-        ]
+        waiting = [i for i in self._idle_ids() if self.tiers and self.tiers.wants(self._bases[i])]
         return max(waiting, key=lambda i: self._bases[i].last_used, default=None)
+
+    def _oldest_idle(self, spare: int | None = None) -> int | None:
+        idle = [i for i in self._idle_ids() if i != spare]
+        return min(idle, key=lambda i: self._bases[i].last_used, default=None)
 
     def _hand_out(self, sequence_id: int) -> Lease:
         base = self._bases[sequence_id]
-        base.in_use, base.is_remnant, base.is_copy = True, False, False
+        base.in_use, base.is_remnant = True, False
         self._touch(base)
         return Lease(sequence_id, len(base.tokens), base.num_exact)
 
@@ -432,5 +428,5 @@ class KVCache:
 
     def _clear(self, sequence_id: int) -> None:
         self._editor.cut(sequence_id, self._bases[sequence_id], 0)
-        base = self._bases[sequence_id]
-        base.speaker, base.is_whole, base.is_copy = "", True, False
+        self._bases[sequence_id].speaker = ""
+        self._bases[sequence_id].is_whole = True

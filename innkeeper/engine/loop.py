@@ -200,7 +200,7 @@ class Engine:
         return True
 
     def _stop_refresh(self) -> None:
-        """Makes way for a request; what was read stays, so that the next one goes on from it."""
+        """Makes way for a request; what was read stays as a base of its own."""
         if self._refresh is not None:
             self._end(self._refresh)
             self._refresh = None

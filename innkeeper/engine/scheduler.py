@@ -108,7 +108,7 @@ class Scheduler:
             self.waiting.remove(sequence)
         elif sequence.status is not Status.DONE:
             self.running.remove(sequence)
-            self._cache.release(sequence.sequence_id, keep=keep, is_copy=sequence.is_refresh)
+            self._cache.release(sequence.sequence_id, keep=keep)
         sequence.status = Status.DONE
 
     def fork(self, leader: Sequence, sibling: Sequence) -> bool:

@@ -68,9 +68,7 @@ def _best_edit(
     One that is too short for that is not looked into."""
     best: Source | None = None
     for sequence_id, base in enumerate(bases):
-        if base.in_use or base.is_copy or not base.is_whole:
-            continue
-        if min(len(base.tokens), len(tokens) - 1) < least:
+        if base.in_use or not base.is_whole or min(len(base.tokens), len(tokens) - 1) < least:
             continue
         plan = plan_reuse(base.tokens, tokens, policy, speakers=(base.speaker, speaker))
         if plan.chunks and plan.num_reused() >= least:

@@ -175,8 +175,7 @@ class Tiers:
 
     def _is_worth_it(self, base: Base, *, is_for_disk: bool = False) -> bool:
         """Whether much of ``base`` would be lost with it."""
-        is_prompt = not (base.is_remnant or base.is_copy)
-        if not (self._can_save and is_prompt) or len(base.tokens) < MIN_TOKENS:
+        if not self._can_save or base.is_remnant or len(base.tokens) < MIN_TOKENS:
             return False
         stored: list[RamState | DiskState] = [*self._on_disk()]
         stored += [] if is_for_disk else self._in_ram

@@ -47,16 +47,6 @@ class Pool:
         assert self.cache.num_used == self.runner.num_cells_used()
         return self.runner.num_evaluated - before
 
-    def begin_copy(self, num_tokens: int) -> None:
-        """Idle time reads the start of the newest prompt again until a request comes."""
-        tokens = self.cache.stale_base()
-        assert tokens is not None
-        lease = self.cache.lease(tokens)
-        assert lease is not None and lease.num_cached < num_tokens < len(tokens)
-        unread = tokens[lease.num_cached : num_tokens]
-        assert evaluate(self.cache, self.runner, lease.sequence_id, unread)
-        self.cache.release(lease.sequence_id, is_copy=True)
-
 
 def test_messages_that_come_back_are_not_read_again() -> None:
     pool = Pool()
@@ -101,42 +91,6 @@ def test_only_turbo_uses_what_was_read_with_another_card() -> None:
         num_read = pool.turn(other_card, OLD, MIDDLE, NEW, speaker="Bram", policy=policy)
         assert num_read <= cost
         assert (num_read == 400) == (policy is Policy.FAST)
-
-
-def test_a_copy_that_was_begun_costs_no_card() -> None:
-    other_card = text(9)
-    for begins_copy in (False, True):
-        pool = Pool()
-        pool.turn(CARD, OLD, MIDDLE, NEW)
-        pool.turn(CARD, MIDDLE, NEW)
-        if begins_copy:
-            pool.begin_copy(150)
-        pool.turn(other_card, MIDDLE, NEW, speaker="Bram", policy=Policy.TURBO)
-        assert pool.turn(CARD, MIDDLE, NEW, policy=Policy.TURBO) == REPAIR + 1
-
-
-def test_a_copy_that_was_begun_goes_first_and_is_no_chat() -> None:
-    pool = Pool(num_cells=700)
-    pool.turn(CARD, OLD, MIDDLE, NEW)
-    pool.turn(CARD, MIDDLE, NEW)  # leaves the old message as a fragment
-    pool.begin_copy(250)
-    chat, _ = pool.cache.snapshot(0)
-    assert chat.tokens == [*CARD, *MIDDLE, *NEW]
-    pool.turn(text(7), text(8), speaker="Bram")  # needs the cells of the copy
-    assert pool.cache.num_kept == 2
-    assert pool.turn(CARD, OLD, MIDDLE, NEW) <= 2 * REPAIR + 1
-
-
-def test_a_copy_goes_on_where_it_was_stopped() -> None:
-    pool = Pool()
-    pool.turn(CARD, OLD, MIDDLE, NEW)
-    pool.turn(CARD, MIDDLE, NEW)
-    pool.begin_copy(250)
-    assert pool.turn(CARD, MIDDLE, NEW) == 1
-    tokens = pool.cache.stale_base()
-    assert tokens == [*CARD, *MIDDLE, *NEW]
-    lease = pool.cache.lease(tokens)
-    assert lease is not None and lease.num_cached == 250
 
 
 def test_dropping_everything_drops_fragments_too() -> None:

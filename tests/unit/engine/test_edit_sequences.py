@@ -203,7 +203,7 @@ class Trial:
     def _end(self, turn: Turn, *, keep: bool = True) -> None:
         self.seen["cancelled"] += self.cache.length(turn.place) < len(turn.tokens)
         self.turns.remove(turn)
-        self.cache.release(turn.place, keep=keep, is_copy=turn.is_refresh)
+        self.cache.release(turn.place, keep=keep)
 
     def check(self) -> None:
         """The account equals the pool, cell by cell."""
