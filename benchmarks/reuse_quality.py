@@ -228,8 +228,13 @@ class Reader:
         """What idle time does to the newest prompt."""
         tokens = self._cache.stale_base()
         assert tokens is not None
-        self.read(tokens)
-        self._cache.drop_stale(tokens)
+        lease = self._cache.lease(tokens)
+        assert lease is not None
+        place = lease.sequence_id
+        while (start := self._cache.length(place)) < len(tokens):
+            self._evaluate(place, tokens[start : start + self.slice])
+            self._cache.make_exact(place)
+        self._cache.release(place, keep=False)
 
     def forget(self) -> None:
         self._cache.drop_idle()
