@@ -9,6 +9,10 @@ so each is new text to every server. The table counts the tokens that each serve
 evaluated, less those of the reply before, which no cache could hold; with ``--generated`` they are
 in the cache, as when a chat goes on, and the time to the first token is that of a real turn.
 
+``new lines`` is what is in no earlier prompt that asks the same one to speak, counted in the same
+way: all that must be read of a group chat, at the least, if nothing is taken over from the prompts
+of the others, which begin with other cards.
+
 Ours runs once in each policy of ``kv_reuse``; llama-server as it starts by default and with its
 ``--cache-reuse``, at the same context, threads and KV type.
 """
@@ -38,6 +42,8 @@ class Turn(NamedTuple):
     approximate: int
     reply: int
     """Tokens of the reply before, new to every server."""
+    new: int
+    """Tokens of lines that no earlier prompt for the same speaker had, nor a reply to one."""
     first_token_seconds: float
 
 
@@ -51,6 +57,22 @@ def reply_before(previous: str, prompt: str) -> str:
     start += len(cue)
     end = prompt.find("\nUser:", start)
     return prompt[start : end if end >= 0 else prompt.rfind("\n")]
+
+
+class Heard:
+    """The lines that were in a prompt for each speaker."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, set[str]] = {}
+
+    def add(self, prompt: str, reply: str = "") -> str:
+        """Those lines of ``prompt`` that are new to whom it asks to speak."""
+        cue = prompt.rsplit("\n", 1)[-1]
+        held = self._lines.setdefault(cue, {""})
+        new = [line for line in prompt.split("\n") if line not in held]
+        held.update((prompt + reply).split("\n"))
+        held.discard(cue)
+        return "\n".join(new)
 
 
 async def first_token(client: httpx.AsyncClient, prompt: str) -> tuple[float, dict[str, Any]]:
@@ -82,7 +104,7 @@ async def replay(
 ) -> list[Turn]:
     """One turn after the other. ``is_generated``: each reply is put behind its prompt, untimed,
     before the next turn."""
-    turns = []
+    turns, heard = [], Heard()
     # A connection for each request: llama-server closes them while they are kept alive.
     limits = httpx.Limits(max_keepalive_connections=0)
     async with httpx.AsyncClient(base_url=url, timeout=600, limits=limits) as client:
@@ -90,11 +112,13 @@ async def replay(
             reply = reply_before(prompts[index - 1], prompt) if index else ""
             if reply and is_generated:
                 await first_token(client, prompts[index - 1] + reply)
+                heard.add(prompts[index - 1], reply)
                 reply = ""
             reply_tokens = await count_tokens(client, reply) if reply else 0
+            num_new = await count_tokens(client, heard.add(prompt))
             seconds, timings = await first_token(client, prompt)
             approximate = timings.get("cache_approx_n", 0)
-            turns.append(Turn(timings["prompt_n"], approximate, reply_tokens, seconds))
+            turns.append(Turn(timings["prompt_n"], approximate, reply_tokens, num_new, seconds))
             await asyncio.sleep(pause)
     return turns
 
@@ -176,7 +200,8 @@ async def main() -> None:
     lines = args.trace.read_text().splitlines()[: args.turns]
     prompts = [json.loads(line)["prompt"] for line in lines]
     table = Table(
-        *("server", "evaluated a turn: mean", "median", "p90", "approximate, mean"),
+        *("server", "evaluated a turn: mean", "median", "p90", "new lines, mean"),
+        "approximate, mean",
         *("first token: mean s", "median s"),
     )
     port = free_port()
@@ -193,6 +218,7 @@ async def main() -> None:
             f"{mean(new):.0f}",
             f"{median(new):.0f}",
             f"{new[int(0.9 * (len(new) - 1))]}",
+            f"{mean(max(0, turn.new - turn.reply) for turn in turns):.0f}",
             f"{mean(turn.approximate for turn in turns):.0f}",
             f"{mean(seconds):.2f}",
             f"{median(seconds):.2f}",

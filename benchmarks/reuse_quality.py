@@ -231,8 +231,13 @@ class Reader:
         """What idle time does to the newest prompt."""
         tokens = self._cache.stale_base()
         assert tokens is not None
-        self.read(tokens)
-        self._cache.drop_stale(tokens)
+        lease = self._cache.lease(tokens)
+        assert lease is not None
+        place = lease.sequence_id
+        while (start := self._cache.length(place)) < len(tokens):
+            self._evaluate(place, tokens[start : start + self.slice])
+            self._cache.make_exact(place)
+        self._cache.release(place, keep=False)
 
     def leave_holes(self, tokens: Sequence[int]) -> None:
         """Fills a part of an empty pool with pieces of ``tokens``, and drops every second one."""

@@ -1,6 +1,6 @@
 """What one sequence id of the KV cache holds."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -46,6 +46,11 @@ class Base:
     is_remnant: bool = False
     """What a cancelled edit left: chunks without the text between them."""
 
+    @property
+    def is_stale(self) -> bool:
+        """Whether a part of it is approximate."""
+        return self.num_exact < len(self.tokens)
+
     def copy_from(self, other: "Base", length: int) -> None:
         """Takes over what the first ``length`` tokens of another base are."""
         self.tokens, self.cells = other.tokens[:length], other.cells[:length]
@@ -69,3 +74,9 @@ class Base:
         yield from self.cells
         for parked in self.parked:
             yield from parked.cells
+
+
+def newest_stale(bases: Sequence[Base]) -> Base | None:
+    """The idle one that was used last of those of which a part is approximate."""
+    stale = (b for b in bases if b.is_stale and b.is_whole and not b.in_use and not b.is_remnant)
+    return max(stale, key=lambda base: base.last_used, default=None)

@@ -103,6 +103,19 @@ class Editor:
         self._runner.remove(sequence_id, length)
         self._cells.let_go(base.cut(length))
 
+    def replace(
+        self, sequence_id: int, base: Base, source_id: int, exact_cells: Sequence[int]
+    ) -> None:
+        """Lets a base share ``exact_cells``, the first ones of ``source_id``, which hold the same
+        tokens, in place of its own behind its exact start."""
+        start, end = base.num_exact, len(exact_cells)
+        self._runner.remove(sequence_id, start, end)
+        self._runner.copy(source_id, sequence_id, start, end)
+        self._cells.hold(exact_cells[start:])
+        self._cells.let_go(base.cells[start:end])
+        base.cells[start:end] = exact_cells[start:]
+        base.num_exact = end
+
     def drop_oldest(self) -> bool:
         """Makes room: the oldest fragment goes. False if there is none."""
         oldest = self.attic.fragments[:1]

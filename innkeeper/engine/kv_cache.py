@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from innkeeper.engine.bases import Base, Checkpoint
+from innkeeper.engine.bases import Base, Checkpoint, newest_stale
 from innkeeper.engine.cells import Cells
 from innkeeper.engine.checkpoints import Checkpoints
 from innkeeper.engine.editor import NUM_OWN_IDS, Editor
@@ -118,28 +118,27 @@ class KVCache:
         return self._editor.attach(sequence_id, self._bases[sequence_id])
 
     def stale_base(self) -> list[int] | None:
-        """Tokens of the most recent idle base of which a part is approximate, if an exact copy
-        can be made beside it without dropping anything."""
-        idle = [base for base in self._bases if base.tokens and not base.in_use]
-        stale = [base for base in idle if base.num_exact < len(base.tokens) and not base.is_remnant]
-        newest = max(stale, key=lambda base: base.last_used, default=None)
-        if newest is None:
+        """Tokens of the most recent idle base of which a part is approximate, if they can be read
+        again, with ``make_exact`` behind each batch, without dropping another base."""
+        newest = newest_stale(self._bases)
+        if newest is None or not self._runner.can_edit:
             return None
         source = best_prefix(self._bases, self._runner, newest.tokens, Policy.EXACT)
         num_new = len(newest.tokens) - (source.plan.prefix if source else 0)
+        if self._cells.are_private(newest.cells[newest.num_exact :]):  # each batch frees as many
+            num_new = min(num_new, self._runner.max_rows)
         has_id = any(not base.tokens and not base.in_use for base in self._bases)
         num_free = self.num_free + self._editor.attic.num_cells
         return list(newest.tokens) if has_id and num_free >= num_new else None
 
-    def drop_stale(self, tokens: Sequence[int]) -> None:
-        """Drops idle bases of exactly ``tokens`` that are not exact."""
-        for sequence_id, base in enumerate(self._bases):
-            is_stale = base.num_exact < len(base.tokens) and not base.in_use
-            if is_stale and base.tokens == list(tokens):
-                for other in self._bases:
-                    if other is not base and other.tokens == base.tokens:
-                        other.speaker = base.speaker
-                self._clear(sequence_id)
+    def make_exact(self, sequence_id: int) -> None:
+        """What a sequence has read takes the place of the same tokens of idle bases that have them
+        approximately."""
+        exact = self._bases[sequence_id]
+        for other_id, base in enumerate(self._bases):
+            end = min(common_prefix(base.tokens, exact.tokens), exact.num_exact)
+            if end > base.num_exact and base.is_whole and not base.in_use:
+                self._editor.replace(other_id, base, sequence_id, exact.cells[:end])
 
     def fork(self, sequence_id: int) -> int | None:
         """Another id in use that shares all of ``sequence_id``'s cells; None if there is none."""

@@ -103,6 +103,7 @@ class Engine:
         while not self._is_ending:
             if not self.step():
                 self._rest()
+        self._stop_refresh()
         for sequence in [*self._scheduler.running, *self._scheduler.waiting]:
             self._end(sequence)
         self.is_closing.set()
@@ -200,15 +201,13 @@ class Engine:
         return True
 
     def _stop_refresh(self) -> None:
-        """Makes way for a request; what was read stays as a base of its own."""
-        if self._refresh is not None:
-            self._end(self._refresh)
-            self._refresh = None
-
-    def _end_refresh(self, sequence: Sequence) -> None:
-        self._refresh = None
-        self._end(sequence)
-        self.cache.drop_stale(sequence.tokens)
+        """Makes way for a request; what was read stays in the base that was approximate."""
+        refresh, self._refresh = self._refresh, None
+        if refresh is None:
+            return
+        if refresh.status is Status.PREFILL:  # it may have taken a base over and read nothing yet
+            self.cache.make_exact(refresh.sequence_id)
+        self._end(refresh, keep=False)
 
     def _rest(self) -> None:
         """Waits for a frame. After some silence a chat is written to disk, at a rate that spares
@@ -273,6 +272,7 @@ class Engine:
         if sequence.status is Status.PREFILL:
             sequence.num_evaluated += min(count, max(0, sequence.num_prompt - start))
             if sequence.is_refresh:
+                self.cache.make_exact(sequence.sequence_id)
                 self._num_refreshed += count
             else:
                 self._num_prompt += count
@@ -310,7 +310,7 @@ class Engine:
     def _sample(self, sequence: Sequence, logits: Logits) -> None:
         """Chooses the next token and goes on with it, or ends the reply."""
         if sequence.is_refresh:
-            self._end_refresh(sequence)
+            self._stop_refresh()
             return
         wanted = sequence.request.logprobs
         logprobs = None if wanted is None else log_softmax(logits)
@@ -381,8 +381,7 @@ class Engine:
     def _fail(self, sequence: Sequence, error: InnkeeperError) -> None:
         """Ends the whole request of ``sequence``."""
         if sequence.is_refresh:
-            self._refresh = None
-            self._end(sequence, keep=False)
+            self._stop_refresh()
             return
         for each in self._sequences_of(sequence.request_id):
             self._end(each, keep=False)

@@ -39,6 +39,7 @@ class Pool:
         place, before = lease.sequence_id, self.runner.num_evaluated
         while (length := self.cache.length(place)) < len(tokens):
             stop = self.cache.next_stop(place) or len(tokens)
+            stop = min(stop, length + self.runner.max_rows)
             assert evaluate(self.cache, self.runner, place, tokens[length:stop])
             self.cache.attach(place)
         assert self.runner.tokens(place) == tokens
@@ -46,6 +47,18 @@ class Pool:
         self.cache.check()
         assert self.cache.num_used == self.runner.num_cells_used()
         return self.runner.num_evaluated - before
+
+    def refresh(self, num_tokens: int) -> None:
+        """Idle time reads the start of the newest prompt again until a request comes."""
+        tokens = self.cache.stale_base()
+        assert tokens is not None
+        lease = self.cache.lease(tokens)
+        assert lease is not None and lease.num_cached < num_tokens <= len(tokens)
+        unread = tokens[lease.num_cached : num_tokens]
+        assert evaluate(self.cache, self.runner, lease.sequence_id, unread)
+        self.cache.make_exact(lease.sequence_id)
+        self.cache.check()
+        self.cache.release(lease.sequence_id, keep=False)
 
 
 def test_messages_that_come_back_are_not_read_again() -> None:
@@ -91,6 +104,43 @@ def test_only_turbo_uses_what_was_read_with_another_card() -> None:
         num_read = pool.turn(other_card, OLD, MIDDLE, NEW, speaker="Bram", policy=policy)
         assert num_read <= cost
         assert (num_read == 400) == (policy is Policy.FAST)
+
+
+def test_a_refresh_that_was_stopped_costs_no_card() -> None:
+    other_card = text(9)
+    for num_refreshed in (150, 300):
+        pool = Pool()
+        pool.turn(CARD, OLD, MIDDLE, NEW)
+        pool.turn(CARD, MIDDLE, NEW)
+        pool.refresh(num_refreshed)
+        pool.turn(other_card, MIDDLE, NEW, speaker="Bram", policy=Policy.TURBO)
+        assert pool.turn(CARD, MIDDLE, NEW, policy=Policy.TURBO) == REPAIR + 1
+
+
+def test_a_refresh_goes_on_where_it_was_stopped() -> None:
+    pool = Pool()
+    pool.turn(CARD, OLD, MIDDLE, NEW)
+    pool.turn(CARD, MIDDLE, NEW)
+    pool.refresh(250)
+    assert pool.turn(CARD, MIDDLE, NEW, [7], policy=Policy.EXACT) == 51
+    pool.turn(CARD, OLD, MIDDLE, NEW)
+    pool.turn(CARD, MIDDLE, NEW)
+    pool.refresh(250)
+    pool.refresh(300)
+    assert pool.turn(CARD, MIDDLE, NEW, policy=Policy.EXACT) == 1
+
+
+def test_a_refresh_needs_no_more_room_than_a_batch() -> None:
+    pool, long = Pool(num_cells=2400), text(5, 1300)
+    pool.turn(CARD, OLD, long)
+    pool.turn(CARD, long)
+    pool.turn(text(7), text(8), speaker="Bram")
+    assert pool.cache.num_free < len(long)
+    for num_tokens in (600, 1100, 1400):
+        pool.refresh(num_tokens)
+    assert pool.cache.stale_base() is None
+    assert pool.cache.num_kept == 2
+    assert pool.turn(CARD, long, policy=Policy.EXACT) == 1
 
 
 def test_dropping_everything_drops_fragments_too() -> None:

@@ -174,11 +174,14 @@ class Trial:
             assert stop > length
             if self._read(turn, turn.tokens[length:stop]):
                 self.seen["attached"] += self.cache.attach(turn.place) > 0
+                if turn.is_refresh:
+                    self.cache.make_exact(turn.place)
             return
         assert self.runner.tokens(turn.place)[:num_prompt] == turn.tokens
         if turn.is_refresh:
             self._end(turn)
-            self.cache.drop_stale(turn.tokens)
+            same = [base for base in self.cache._bases if base.tokens == turn.tokens]
+            assert not any(base.is_stale for base in same if not base.in_use)
         elif self.rng.random() < 0.2:
             self._branch(turn)
         elif self.rng.random() < 0.2 and length > num_prompt:
@@ -203,7 +206,7 @@ class Trial:
     def _end(self, turn: Turn, *, keep: bool = True) -> None:
         self.seen["cancelled"] += self.cache.length(turn.place) < len(turn.tokens)
         self.turns.remove(turn)
-        self.cache.release(turn.place, keep=keep)
+        self.cache.release(turn.place, keep=keep and not turn.is_refresh)
 
     def check(self) -> None:
         """The account equals the pool, cell by cell."""

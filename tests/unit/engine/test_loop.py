@@ -156,6 +156,22 @@ def test_refresh_makes_way_for_a_request_within_one_step(make_bench: MakeBench) 
     bench.engine.cache.check()
 
 
+def test_refresh_that_made_way_costs_no_card(make_bench: MakeBench) -> None:
+    bench = make_bench(num_ctx=2048, num_pool=4096, options={"prefill_per_second": "600"})
+    chat, other_card = "".join(CHAT[2:6]), CARD.upper()
+    bench.submit(CARD + "".join(CHAT[:5]), max_tokens=1)
+    bench.run()
+    edited = bench.submit(CARD + chat, max_tokens=1, kv_reuse="fast")
+    while not any(isinstance(f, Finished) and f.id == edited for f in bench.frames):
+        bench.engine.step()
+    bench.engine.step()  # begins the refresh, which shares the card's cells
+    bench.submit(other_card + chat, max_tokens=1, kv_reuse="turbo")
+    bench.run()
+    back = bench.submit(CARD + chat, max_tokens=1, kv_reuse="turbo")
+    bench.run()
+    assert bench.finished(back).timings.prompt_n < len(CARD) // 2
+
+
 def test_edit_that_is_cancelled_keeps_its_chunks_for_the_next_prompt(
     make_bench: MakeBench,
 ) -> None:
