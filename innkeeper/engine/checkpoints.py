@@ -54,7 +54,7 @@ class Checkpoints:
 
     def plan(self, sequence_id: int, tokens: Sequence[int], parting: int) -> None:
         """Chooses where reading ``tokens`` on from the end of a sequence stops for a checkpoint."""
-        if self._tiers is None or not self.is_on:
+        if self._tiers is None or not self.is_on or self._num_bytes > self._tiers.ram_bytes // 2:
             return
         base = self._bases[sequence_id]
         start = len(base.tokens)
@@ -62,7 +62,7 @@ class Checkpoints:
         chosen = [0, *(checkpoint.length for checkpoint in base.checkpoints)]
         num_held = len(chosen)
         for place in (len(tokens) - 1, start, parting, *_lines(tokens, self._ends_line)):
-            if place >= start and all(abs(place - other) >= gap for other in chosen):
+            if start <= place < len(tokens) and all(abs(place - other) >= gap for other in chosen):
                 chosen.append(place)
         base.borders = sorted(chosen[num_held:])
         self.reach(sequence_id)
@@ -70,6 +70,8 @@ class Checkpoints:
     def reach(self, sequence_id: int) -> None:
         """Takes a checkpoint if the sequence ends at one of its borders."""
         base = self._bases[sequence_id]
+        if not base.borders:
+            return
         length = len(base.tokens)
         is_border = length in base.borders
         base.borders = [border for border in base.borders if border > length]

@@ -258,10 +258,9 @@ def test_a_chat_saved_by_name_keeps_them() -> None:
     pool = Pool()
     prompt = [*CARD, *line(1)]
     pool.turn(prompt, REPLY)
-    base, state = pool.cache.snapshot(0)
-    saved = list(base.tokens), base.num_exact, base.speaker, state, list(base.checkpoints)
+    saved = pool.cache.snapshot(0)
     pool.cache.forget(0)
-    pool.cache.adopt(*saved)
+    pool.cache.adopt(saved)
     pool.check()
     assert pool.turn(prompt) == len(prompt) - 1
 
