@@ -20,6 +20,7 @@ from typing import NamedTuple
 from innkeeper.engine.bases import Base, SavedBase
 from innkeeper.engine.cells import Cells
 from innkeeper.engine.checkpoints import Checkpoints
+from innkeeper.engine.disk_cache import DiskState
 from innkeeper.engine.editor import NUM_OWN_IDS, Editor
 from innkeeper.engine.reuse import Chunk, Policy, common_prefix
 from innkeeper.engine.runner import Runner
@@ -97,7 +98,12 @@ class KVCache:
         """
         parting = self._checkpoints.parting(tokens)
         sources = find_sources(self._bases, self._runner, tokens, policy, speaker)
-        if num_restored := self._restore(tokens, policy, speaker, sources.num_reused()):
+        num_held, num_restored = sources.num_reused(), 0
+        found = self.tiers.best(tokens, policy, speaker, num_held) if self.tiers else None
+        if found is not None:
+            if self._restore(found.stored):
+                num_restored = found.num_reused - num_held
+            # what made room for it, also if it did not come, may be what was found before
             sources = find_sources(self._bases, self._runner, tokens, policy, speaker)
         lease = self._lease(sources, tokens, policy, speaker)
         if lease is None:
@@ -282,19 +288,14 @@ class KVCache:
             return self._hand_out(edit.sequence_id)
         return self._lease_prefix(sources.prefix)
 
-    def _restore(self, tokens: Sequence[int], policy: Policy, speaker: str, num_held: int) -> int:
-        """Brings a base back into the pool that serves more of ``tokens`` than the ``num_held``
-        that the pool can; how many more."""
-        found = self.tiers.best(tokens, policy, speaker, num_held) if self.tiers else None
-        if self.tiers is None or found is None:
-            return 0
-        stored = found.stored
+    def _restore(self, stored: SavedBase | DiskState) -> bool:
+        """Brings a base back into the pool. False if there is no room, or it is of no use."""
         if not self.make_room(len(stored.tokens)) or (target_id := self._empty_id()) is None:
-            return 0
-        if (saved := self.tiers.load(stored, target_id)) is None:
-            return 0
+            return False
+        if self.tiers is None or (saved := self.tiers.load(stored, target_id)) is None:
+            return False
         self._place(target_id, saved)
-        return found.num_reused - num_held
+        return True
 
     def _place(self, target_id: int, saved: SavedBase) -> None:
         """Accounts for a state that the runner has loaded."""
