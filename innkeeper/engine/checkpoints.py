@@ -7,9 +7,9 @@ before that.
 
 Borders are where prompts often part: before the last token (another reply to the same prompt, and
 replies that ended with tokens of a stop string); where this prompt itself parts from an earlier
-one, since the next will most likely part from it there as well (behind the card, once old messages
-fall out); where a cached chat goes on (an edit of what was said last); and the starts of lines,
-ever farther from the end (edits of late messages, notes that move along).
+one or goes on behind it, since the next will most likely part from it there as well (behind the
+card, once old messages fall out; behind the last reply); and the starts of lines, ever farther from
+the end (edits of late messages, notes that move along).
 """
 
 import sys
@@ -61,7 +61,7 @@ class Checkpoints:
         gap = max(MIN_GAP, _READING_SHARE * self._tiers.tokens_worth(self._num_bytes))
         chosen = [0, *(checkpoint.length for checkpoint in base.checkpoints)]
         num_held = len(chosen)
-        for place in (len(tokens) - 1, start, parting, *_lines(tokens, self._ends_line)):
+        for place in (len(tokens) - 1, parting, *_lines(tokens, self._ends_line)):
             if start <= place < len(tokens) and all(abs(place - other) >= gap for other in chosen):
                 chosen.append(place)
         base.borders = sorted(chosen[num_held:])

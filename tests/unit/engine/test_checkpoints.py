@@ -162,6 +162,30 @@ def test_few_checkpoints_are_taken_of_a_long_prompt(monkeypatch: pytest.MonkeyPa
     assert 3 <= len(taken) <= 6
 
 
+def test_a_long_chat_keeps_few_and_they_reach_back() -> None:
+    pool = Pool()
+    tokens = list(CARD)
+    for number in range(25):
+        tokens += [*line(number), *REPLY]
+        pool.turn(tokens)  # checks that there are not too many
+    for distance in (100, 400, 1200):
+        cached = pool.turn([*tokens[:-distance], 5])
+        assert len(tokens) - 3 * distance - 100 < cached <= len(tokens) - distance
+
+
+def test_states_that_never_fit_are_not_copied_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = Pool(ram_bytes=2 * STATE_BYTES - 1)
+    taken = []
+    take = pool.runner.checkpoint
+    monkeypatch.setattr(pool.runner, "checkpoint", lambda place: taken.append(place) or take(place))
+    for number in range(4):
+        pool.turn([*line(number), *CARD])
+    num_taken = len(taken)
+    pool.turn([*line(5), *CARD])
+    assert len(taken) == num_taken
+    assert pool.tiers.num_ram_bytes == 0
+
+
 def test_where_copying_takes_long_only_those_are_taken_that_save_much(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
