@@ -22,6 +22,25 @@ class Checkpoint(NamedTuple):
     state: State
 
 
+class SavedBase(NamedTuple):
+    """A base with all that the runner holds of it, to be loaded again."""
+
+    tokens: list[int]
+    num_exact: int
+    speaker: str
+    state: State
+    checkpoints: Sequence[Checkpoint] = ()
+
+    @property
+    def num_bytes(self) -> int:
+        return len(self.state) + sum(len(each.state) for each in self.checkpoints)
+
+    @property
+    def cuts(self) -> Sequence[int]:
+        """Lengths that it can be cut to though its model cannot take tokens back."""
+        return [each.length for each in self.checkpoints]
+
+
 @dataclass
 class Base:
     """What one sequence id holds: ``tokens[i]`` is in ``cells[i]``."""
@@ -65,6 +84,11 @@ class Base:
         self.num_exact = min(self.num_exact, length)
         self.checkpoints = [each for each in self.checkpoints if each.length <= length]
         return cells
+
+    def saved(self, state: State) -> SavedBase:
+        """A copy beside ``state``, which the runner has saved of it."""
+        tokens, checkpoints = list(self.tokens), tuple(self.checkpoints)
+        return SavedBase(tokens, self.num_exact, self.speaker, state, checkpoints)
 
     def checkpoint_before(self, length: int) -> Checkpoint | None:
         """The last one that is not beyond ``length``."""

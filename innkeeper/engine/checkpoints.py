@@ -7,9 +7,9 @@ before that.
 
 Borders are where prompts often part: before the last token (another reply to the same prompt, and
 replies that ended with tokens of a stop string); where this prompt itself parts from an earlier
-one, since the next will most likely part from it there as well (behind the card, once old messages
-fall out); where a cached chat goes on (an edit of what was said last); and the starts of lines,
-ever farther from the end (edits of late messages, notes that move along).
+one or goes on behind it, since the next will most likely part from it there as well (behind the
+card, once old messages fall out; behind the last reply); and the starts of lines, ever farther from
+the end (edits of late messages, notes that move along).
 """
 
 import sys
@@ -54,15 +54,15 @@ class Checkpoints:
 
     def plan(self, sequence_id: int, tokens: Sequence[int], parting: int) -> None:
         """Chooses where reading ``tokens`` on from the end of a sequence stops for a checkpoint."""
-        if self._tiers is None or not self.is_on:
+        if self._tiers is None or not self.is_on or self._num_bytes > self._tiers.ram_bytes // 2:
             return
         base = self._bases[sequence_id]
         start = len(base.tokens)
         gap = max(MIN_GAP, _READING_SHARE * self._tiers.tokens_worth(self._num_bytes))
         chosen = [0, *(checkpoint.length for checkpoint in base.checkpoints)]
         num_held = len(chosen)
-        for place in (len(tokens) - 1, start, parting, *_lines(tokens, self._ends_line)):
-            if place >= start and all(abs(place - other) >= gap for other in chosen):
+        for place in (len(tokens) - 1, parting, *_lines(tokens, self._ends_line)):
+            if start <= place < len(tokens) and all(abs(place - other) >= gap for other in chosen):
                 chosen.append(place)
         base.borders = sorted(chosen[num_held:])
         self.reach(sequence_id)
@@ -70,6 +70,8 @@ class Checkpoints:
     def reach(self, sequence_id: int) -> None:
         """Takes a checkpoint if the sequence ends at one of its borders."""
         base = self._bases[sequence_id]
+        if not base.borders:
+            return
         length = len(base.tokens)
         is_border = length in base.borders
         base.borders = [border for border in base.borders if border > length]

@@ -11,13 +11,11 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from innkeeper.engine import state_file
-from innkeeper.engine.bases import Checkpoint
+from innkeeper.engine.bases import SavedBase
 from innkeeper.engine.reuse import Policy, plan_reuse
-from innkeeper.engine.runner import State
 from innkeeper.engine.state_file import Header, StateFileError
 
 _ABANDONED_SECONDS = 600
@@ -36,7 +34,7 @@ class DiskState:
         self.num_exact = header.num_exact
         self.speaker = header.speaker
         self.cuts = [length for length, _ in header.checkpoints]
-        """As ``RamState.cuts``."""
+        """As ``SavedBase.cuts``."""
         self.num_bytes = header.num_bytes
 
 
@@ -68,37 +66,29 @@ class DiskCache:
         """Of the states that can be used now."""
         return sum(state.num_bytes for state in self.states())
 
-    def write(
-        self,
-        tokens: list[int],
-        num_exact: int,
-        state: State,
-        speaker: str = "",
-        checkpoints: Sequence[Checkpoint] = (),
-    ) -> bool:
-        """Keeps a state; what it makes needless goes, and what is too much. False if it alone is
+    def write(self, base: SavedBase) -> bool:
+        """Keeps a base; what it makes needless goes, and what is too much. False if it alone is
         too much.
 
         Raises: OSError if it cannot be written.
         """
-        if not self._make_room(len(state) + sum(len(each.state) for each in checkpoints)):
+        if not self._make_room(base.num_bytes):
             return False
-        header = state_file.make_header(self._key, tokens, num_exact, state, speaker, checkpoints)
+        header = state_file.make_header(self._key, base)
         name = hashlib.sha256(self._key.encode() + header.tokens).hexdigest()[:32]
         path = self._folder / (name + state_file.SUFFIX)
-        state_file.write(path, header, state, checkpoints)
+        state_file.write(path, header, base)
         for old in self.states():
-            if old.path != path and _is_replaced(old, tokens, num_exact):
+            if old.path != path and _is_replaced(old, base.tokens, base.num_exact):
                 self.drop(old)
         with self._lock:
             self._states[path] = DiskState(path, header)
         return True
 
-    def read(self, state: DiskState) -> State | None:
-        """What ``Header.split`` takes apart, checked; None, and the file gone, if it is not what
-        was written."""
+    def read(self, state: DiskState) -> SavedBase | None:
+        """The base, checked; None, and the file gone, if it is not what was written."""
         try:
-            found = state_file.read_state(state.path, state.header)
+            found = state_file.read_base(state.path, state.header)
             os.utime(state.path)
         except (OSError, ValueError, StateFileError):
             self.drop(state)

@@ -17,12 +17,13 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from innkeeper.engine.bases import Base, Checkpoint, newest_stale
+from innkeeper.engine.bases import Base, SavedBase, newest_stale
 from innkeeper.engine.cells import Cells
 from innkeeper.engine.checkpoints import Checkpoints
+from innkeeper.engine.disk_cache import DiskState
 from innkeeper.engine.editor import NUM_OWN_IDS, Editor
 from innkeeper.engine.reuse import Chunk, Policy, common_prefix
-from innkeeper.engine.runner import Runner, State
+from innkeeper.engine.runner import Runner
 from innkeeper.engine.sources import Source, Sources, best_prefix, find_sources
 from innkeeper.engine.tiers import MIN_NEW, Tiers
 from innkeeper.errors import EngineError, InvalidRequestError
@@ -97,7 +98,12 @@ class KVCache:
         """
         parting = self._checkpoints.parting(tokens)
         sources = find_sources(self._bases, self._runner, tokens, policy, speaker)
-        if num_restored := self._restore(tokens, policy, speaker, sources.num_reused()):
+        num_held, num_restored = sources.num_reused(), 0
+        found = self.tiers.best(tokens, policy, speaker, num_held) if self.tiers else None
+        if found is not None:
+            if self._restore(found.stored):
+                num_restored = found.num_reused - num_held
+            # what made room for it, also if it did not come, may be what was found before
             sources = find_sources(self._bases, self._runner, tokens, policy, speaker)
         lease = self._lease(sources, tokens, policy, speaker)
         if lease is None:
@@ -195,9 +201,8 @@ class KVCache:
             pass
         self.tiers.flush(deadline)
 
-    def snapshot(self, slot: int) -> tuple[Base, State]:
-        """The idle base ``slot``, and a copy of what the runner holds of it; 0 is the one that
-        was used last.
+    def snapshot(self, slot: int) -> SavedBase:
+        """A copy of the idle base ``slot``; 0 is the one that was used last.
 
         Raises: InvalidRequestError if there is none; EngineError if the library refuses.
         """
@@ -208,24 +213,17 @@ class KVCache:
                 field="id_slot",
                 hint="0 is the chat that was read last",
             )
-        return self._bases[sequence_id], self._runner.save(sequence_id)
+        return self._bases[sequence_id].saved(self._runner.save(sequence_id))
 
-    def adopt(
-        self,
-        tokens: Sequence[int],
-        num_exact: int,
-        speaker: str,
-        state: State,
-        checkpoints: Sequence[Checkpoint] = (),
-    ) -> None:
+    def adopt(self, saved: SavedBase) -> None:
         """Makes a saved base the one that was used last. Raises: EngineError without room."""
-        target_id = self._empty_id() if self.make_room(len(tokens)) else None
-        if target_id is None or not self._runner.load(target_id, state):
+        target_id = self._empty_id() if self.make_room(len(saved.tokens)) else None
+        if target_id is None or not self._runner.load(target_id, saved.state):
             raise EngineError(
-                f"the pool has no room for {len(tokens)} tokens",
+                f"the pool has no room for {len(saved.tokens)} tokens",
                 hint="wait until the running replies end, or start with a larger --pool",
             )
-        self._place(target_id, tokens, num_exact, speaker, checkpoints)
+        self._place(target_id, saved)
 
     def forget(self, slot: int) -> int:
         """Drops the idle base ``slot`` and what is stored of its chat; the number of its tokens,
@@ -289,36 +287,23 @@ class KVCache:
             return self._hand_out(edit.sequence_id)
         return self._lease_prefix(sources.prefix)
 
-    def _restore(self, tokens: Sequence[int], policy: Policy, speaker: str, num_held: int) -> int:
-        """Brings a base back into the pool that serves more of ``tokens`` than the ``num_held``
-        that the pool can; how many more."""
-        found = self.tiers.best(tokens, policy, speaker, num_held) if self.tiers else None
-        if self.tiers is None or found is None:
-            return 0
-        stored = found.stored
+    def _restore(self, stored: SavedBase | DiskState) -> bool:
+        """Brings a base back into the pool. False if there is no room, or it is of no use."""
         if not self.make_room(len(stored.tokens)) or (target_id := self._empty_id()) is None:
-            return 0
-        checkpoints = self.tiers.load(stored, target_id)
-        if checkpoints is None:
-            return 0
-        self._place(target_id, stored.tokens, stored.num_exact, stored.speaker, checkpoints)
-        return found.num_reused - num_held
+            return False
+        if self.tiers is None or (saved := self.tiers.load(stored, target_id)) is None:
+            return False
+        self._place(target_id, saved)
+        return True
 
-    def _place(
-        self,
-        target_id: int,
-        tokens: Sequence[int],
-        num_exact: int,
-        speaker: str,
-        checkpoints: Sequence[Checkpoint],
-    ) -> None:
+    def _place(self, target_id: int, saved: SavedBase) -> None:
         """Accounts for a state that the runner has loaded."""
-        self.append(target_id, tokens)
+        self.append(target_id, saved.tokens)
         base = self._bases[target_id]
-        base.num_exact, base.speaker = num_exact, speaker
-        base.is_whole = self._runner.can_resume(target_id, 1, len(tokens))
+        base.num_exact, base.speaker = saved.num_exact, saved.speaker
+        base.is_whole = self._runner.can_resume(target_id, 1, len(saved.tokens))
+        base.checkpoints = list(saved.checkpoints)
         self._touch(base)
-        base.checkpoints = list(checkpoints)
         self._checkpoints.bound()
 
     def _lease_prefix(self, source: Source | None) -> Lease | None:
@@ -421,11 +406,15 @@ class KVCache:
         base = self._bases[sequence_id]
         others = (o.tokens for i, o in enumerate(self._bases) if i != sequence_id)
         num_shared = max((common_prefix(tokens, base.tokens) for tokens in others), default=0)
+        copied = None
         if self.tiers is not None and len(base.tokens) - num_shared >= MIN_NEW:
-            self.tiers.keep(sequence_id, base)
+            copied = self.tiers.copy(sequence_id, base)
         self._clear(sequence_id)
+        if self.tiers is not None and copied is not None:
+            self.tiers.keep(copied)
 
     def _clear(self, sequence_id: int) -> None:
         self._editor.cut(sequence_id, self._bases[sequence_id], 0)
         self._bases[sequence_id].speaker = ""
         self._bases[sequence_id].is_whole = True
+        self._checkpoints.bound()

@@ -15,9 +15,8 @@ import msgspec
 
 from innkeeper.core.frames import ChangeSlot, ErrorInfo, Failed, SlotChanged
 from innkeeper.engine import state_file
-from innkeeper.engine.bases import Checkpoint
+from innkeeper.engine.bases import SavedBase
 from innkeeper.engine.kv_cache import KVCache
-from innkeeper.engine.runner import State
 from innkeeper.errors import EngineError, InnkeeperError, InvalidRequestError, NotFoundError
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_ .-]{0,99}")
@@ -79,25 +78,13 @@ class Sessions:
     # --- save -------------------------------------------------------------------------------------
 
     def _save(self, frame: ChangeSlot, path: Path, started: float) -> None:
-        base, state = self._cache.snapshot(frame.slot)
-        header = (list(base.tokens), base.num_exact, base.speaker)
-        checkpoints = list(base.checkpoints)
-        self._beside(frame, lambda: self._write(frame, path, header, state, checkpoints, started))
+        base = self._cache.snapshot(frame.slot)
+        self._beside(frame, lambda: self._write(frame, path, base, started))
 
-    def _write(
-        self,
-        frame: ChangeSlot,
-        path: Path,
-        base: tuple[list[int], int, str],
-        state: State,
-        checkpoints: list[Checkpoint],
-        started: float,
-    ) -> None:
-        tokens, num_exact, speaker = base
+    def _write(self, frame: ChangeSlot, path: Path, base: SavedBase, started: float) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        header = state_file.make_header(self._key, tokens, num_exact, state, speaker, checkpoints)
-        state_file.write(path, header, state, checkpoints)
-        self._answer(frame, len(tokens), path.stat().st_size, started)
+        state_file.write(path, state_file.make_header(self._key, base), base)
+        self._answer(frame, len(base.tokens), path.stat().st_size, started)
 
     # --- restore ----------------------------------------------------------------------------------
 
@@ -112,16 +99,15 @@ class Sessions:
                     field="filename",
                     hint="load that model, with the number types and adapters that it had",
                 )
-            state, checkpoints = header.split(state_file.read_state(path, header))
+            base = state_file.read_base(path, header)
         except state_file.StateFileError as error:
             raise InvalidRequestError(
                 f"{frame.name!r} cannot be restored: {error}", field="filename"
             ) from None
 
         def adopt() -> None:
-            tokens = header.token_list()
-            self._cache.adopt(tokens, header.num_exact, header.speaker, state, checkpoints)
-            self._answer(frame, len(tokens), path.stat().st_size, started)
+            self._cache.adopt(base)
+            self._answer(frame, len(base.tokens), path.stat().st_size, started)
 
         self._hand_over(lambda: self._guarded(frame, adopt))
 

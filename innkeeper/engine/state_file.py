@@ -13,14 +13,14 @@ import hashlib
 import mmap
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import numpy as np
 from msgspec import Struct
 
-from innkeeper.engine.bases import Checkpoint
+from innkeeper.engine.bases import Checkpoint, SavedBase
 from innkeeper.engine.runner import State
 
 SUFFIX = ".kv"
@@ -53,38 +53,36 @@ class Header(Struct, frozen=True):
     def token_list(self) -> list[int]:
         return [int(token) for token in np.frombuffer(self.tokens, "<i4")]
 
-    def split(self, whole: State) -> tuple[State, list[Checkpoint]]:
-        """The state and the checkpoints that lie behind it, as views of what was read."""
+    def base(self, whole: State) -> SavedBase:
+        """The base, of views of what lies behind the header."""
         at = self.num_bytes - sum(size for _, size in self.checkpoints)
         state, checkpoints = whole[:at], []
         for length, size in self.checkpoints:
             checkpoints.append(Checkpoint(length, whole[at : at + size]))
             at += size
-        return state, checkpoints
+        return SavedBase(self.token_list(), self.num_exact, self.speaker, state, checkpoints)
 
 
 _decoder = msgspec.msgpack.Decoder(Header)
 
 
-def make_header(
-    key: str,
-    tokens: list[int],
-    num_exact: int,
-    state: State,
-    speaker: str = "",
-    checkpoints: Sequence[Checkpoint] = (),
-) -> Header:
+def make_header(key: str, base: SavedBase) -> Header:
     """Hashes the state, which takes about a second a gigabyte."""
-    packed = np.asarray(tokens, "<i4").tobytes()
-    digest = hashlib.sha256(state.data)
-    for each in checkpoints:
-        digest.update(each.state.data)
-    sizes = tuple((each.length, len(each.state)) for each in checkpoints)
-    num_bytes = len(state) + sum(size for _, size in sizes)
-    return Header(key, packed, num_exact, speaker, num_bytes, digest.digest(), sizes)
+    packed = np.asarray(base.tokens, "<i4").tobytes()
+    digest = hashlib.sha256()
+    for piece in _pieces(base):
+        digest.update(piece.data)
+    sizes = tuple((each.length, len(each.state)) for each in base.checkpoints)
+    return Header(key, packed, base.num_exact, base.speaker, base.num_bytes, digest.digest(), sizes)
 
 
-def write(path: Path, header: Header, state: State, checkpoints: Sequence[Checkpoint] = ()) -> None:
+def _pieces(base: SavedBase) -> Iterator[State]:
+    yield base.state
+    for checkpoint in base.checkpoints:
+        yield checkpoint.state
+
+
+def write(path: Path, header: Header, base: SavedBase) -> None:
     """Writes all of it or nothing: another name first, then to the disk, then the move.
 
     Raises: OSError.
@@ -95,7 +93,7 @@ def write(path: Path, header: Header, state: State, checkpoints: Sequence[Checkp
         with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             file.write(_FIXED.pack(_MAGIC, len(body), hashlib.sha256(body).digest()))
             file.write(body)
-            for piece in (state, *(each.state for each in checkpoints)):
+            for piece in _pieces(base):
                 file.write(piece.data)
             file.flush()
             os.fsync(file.fileno())
@@ -128,8 +126,8 @@ def read_header(path: Path) -> Header:
     return header
 
 
-def read_state(path: Path, header: Header) -> State:
-    """What ``Header.split`` takes apart, mapped from the file, after every byte was checked.
+def read_base(path: Path, header: Header) -> SavedBase:
+    """The base, mapped from the file, after every byte of it was checked.
 
     Raises: StateFileError if the file is not the one that ``header`` was read from; OSError.
     """
@@ -137,7 +135,7 @@ def read_state(path: Path, header: Header) -> State:
         raise StateFileError(f"{path.name} is another file by now")
     with path.open("rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    state: State = np.frombuffer(mapped, np.uint8)[len(mapped) - header.num_bytes :]
-    if hashlib.sha256(state.data).digest() != header.sha256:
+    whole: State = np.frombuffer(mapped, np.uint8)[len(mapped) - header.num_bytes :]
+    if hashlib.sha256(whole.data).digest() != header.sha256:
         raise StateFileError(f"the state in {path.name} was changed")
-    return state
+    return header.base(whole)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from innkeeper.engine.bases import Base, Checkpoint
+from innkeeper.engine.bases import Base, SavedBase
 from innkeeper.engine.disk_cache import DiskCache, DiskState
 from innkeeper.engine.reuse import Policy, common_prefix, plan_reuse
 from innkeeper.engine.runner import Runner, State
@@ -30,29 +30,10 @@ _TOKEN_SECONDS = 1e-3
 """Guesses, until something was measured."""
 
 
-class RamState(NamedTuple):
-    """A base that left the pool."""
-
-    tokens: list[int]
-    num_exact: int
-    speaker: str
-    state: State
-    checkpoints: Sequence[Checkpoint] = ()
-
-    @property
-    def num_bytes(self) -> int:
-        return len(self.state) + sum(len(each.state) for each in self.checkpoints)
-
-    @property
-    def cuts(self) -> Sequence[int]:
-        """Lengths that the base can be cut to though its model cannot take tokens back."""
-        return [each.length for each in self.checkpoints]
-
-
 class Found(NamedTuple):
     """A stored base that leaves less to read than the pool does."""
 
-    stored: RamState | DiskState
+    stored: SavedBase | DiskState
     num_reused: int
 
 
@@ -63,10 +44,10 @@ class Tiers:
         self._runner = runner
         self.ram_bytes = ram_bytes
         self._num_reserved = 0
-        self._in_ram: list[RamState] = []
+        self._in_ram: list[SavedBase] = []
         """Least recently used first."""
         self.disk = disk
-        self._speeds = {RamState: _RAM_BYTES_PER_SECOND, DiskState: _DISK_BYTES_PER_SECOND}
+        self._speeds = {SavedBase: _RAM_BYTES_PER_SECOND, DiskState: _DISK_BYTES_PER_SECOND}
         self._token_seconds = _TOKEN_SECONDS
         self._can_save = True
         self._writer = _Writer(disk) if disk is not None else None
@@ -92,11 +73,15 @@ class Tiers:
         self._num_reserved = num_bytes
         self._bound()
 
-    def keep(self, sequence_id: int, base: Base) -> None:
-        """Copies a base that leaves the pool to memory, unless it is stored already."""
+    def copy(self, sequence_id: int, base: Base) -> SavedBase | None:
+        """What ``keep`` takes of a base that leaves the pool; None if it is stored already."""
         if not self._is_worth_it(base) or (state := self._save(sequence_id)) is None:
-            return
-        self._in_ram.append(_ram_state(base, state))
+            return None
+        return base.saved(state)
+
+    def keep(self, copied: SavedBase) -> None:
+        """Keeps a base in memory, and writes to disk what it has no room for any more."""
+        self._in_ram.append(copied)
         self._bound()
 
     def best(
@@ -106,7 +91,7 @@ class Tiers:
         loading it takes less time than reading."""
         if len(tokens) - beyond < MIN_NEW:
             return None
-        stored: list[RamState | DiskState] = [*self._in_ram, *self._on_disk()]
+        stored: list[SavedBase | DiskState] = [*self._in_ram, *self._on_disk()]
         ranked = sorted(stored, key=lambda each: -self._reachable(each, tokens))
         best: Found | None = None
         for each in ranked[:_MAX_PLANNED]:
@@ -116,23 +101,21 @@ class Tiers:
                 best = Found(each, num_reused)
         return best
 
-    def load(self, stored: RamState | DiskState, sequence_id: int) -> Sequence[Checkpoint] | None:
-        """Copies a stored base to an empty sequence; its checkpoints. None if it turns out to be
-        unusable."""
+    def load(self, stored: SavedBase | DiskState, sequence_id: int) -> SavedBase | None:
+        """Copies a stored base to an empty sequence. None if it turns out to be unusable."""
         started = time.perf_counter()
-        found: tuple[State, Sequence[Checkpoint]] | None = None
-        if isinstance(stored, RamState):
+        if isinstance(stored, SavedBase):
             self._in_ram = [each for each in self._in_ram if each is not stored]
-            found = stored.state, stored.checkpoints
-        elif self.disk is not None and (whole := self.disk.read(stored)) is not None:
-            found = stored.header.split(whole)
-        if found is None or not self._runner.load(sequence_id, found[0]):
+            found: SavedBase | None = stored
+        else:
+            found = self.disk.read(stored) if self.disk is not None else None
+        if found is None or not self._runner.load(sequence_id, found.state):
             if isinstance(stored, DiskState) and self.disk is not None:
                 self.disk.drop(stored)
             return None
         speed = stored.num_bytes / max(1e-6, time.perf_counter() - started)
         self._speeds[type(stored)] += 0.5 * (speed - self._speeds[type(stored)])
-        return found[1]
+        return found
 
     def wants(self, base: Base) -> bool:
         """Whether a base has enough in it that is not on disk."""
@@ -145,14 +128,14 @@ class Tiers:
             return 0
         if (state := self._save(sequence_id)) is None:
             return 0
-        written = _ram_state(base, state)
+        written = base.saved(state)
         self._writer.offer(written)
         return written.num_bytes
 
     def forget(self, tokens: Sequence[int]) -> None:
         """Drops what is stored of a chat: earlier moments of ``tokens``, and later ones."""
 
-        def is_of_it(stored: RamState | DiskState) -> bool:
+        def is_of_it(stored: SavedBase | DiskState) -> bool:
             shorter = min(len(stored.tokens), len(tokens))
             return common_prefix(stored.tokens, tokens) >= shorter
 
@@ -177,7 +160,7 @@ class Tiers:
         """Whether much of ``base`` would be lost with it."""
         if not self._can_save or base.is_remnant or len(base.tokens) < MIN_TOKENS:
             return False
-        stored: list[RamState | DiskState] = [*self._on_disk()]
+        stored: list[SavedBase | DiskState] = [*self._on_disk()]
         stored += [] if is_for_disk else self._in_ram
         at_least_as_exact = (
             each for each in stored if each.num_exact >= min(base.num_exact, len(each.tokens))
@@ -188,7 +171,7 @@ class Tiers:
         return len(base.tokens) - num_stored >= MIN_NEW
 
     def _num_reused(
-        self, stored: RamState | DiskState, tokens: Sequence[int], policy: Policy, speaker: str
+        self, stored: SavedBase | DiskState, tokens: Sequence[int], policy: Policy, speaker: str
     ) -> int:
         plan = plan_reuse(
             stored.tokens,
@@ -201,7 +184,7 @@ class Tiers:
             return plan.num_reused()
         return self._reachable(stored, tokens[: plan.prefix])
 
-    def _reachable(self, stored: RamState | DiskState, tokens: Sequence[int]) -> int:
+    def _reachable(self, stored: SavedBase | DiskState, tokens: Sequence[int]) -> int:
         """How many of the first ``tokens`` a stored base can be cut back to."""
         prefix = common_prefix(stored.tokens, tokens)
         if self._runner.can_cut or prefix == len(stored.tokens):
@@ -225,13 +208,8 @@ class Tiers:
             self._can_save = False
             return None
 
-    def _load_seconds(self, stored: RamState | DiskState) -> float:
+    def _load_seconds(self, stored: SavedBase | DiskState) -> float:
         return stored.num_bytes / self._speeds[type(stored)]
-
-
-def _ram_state(base: Base, state: State) -> RamState:
-    checkpoints = tuple(base.checkpoints)
-    return RamState(list(base.tokens), base.num_exact, base.speaker, state, checkpoints)
 
 
 class _Writer:
@@ -243,10 +221,10 @@ class _Writer:
         self.has_failed = False
         """Whether a write did not succeed: nothing more is tried."""
         self._disk = disk
-        self._jobs: queue.SimpleQueue[RamState] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[SavedBase] = queue.SimpleQueue()
         threading.Thread(target=self._run, name="cache writer", daemon=True).start()
 
-    def offer(self, state: RamState) -> bool:
+    def offer(self, state: SavedBase) -> bool:
         """False, and nothing done, while another one is being written: memory is bounded."""
         if not self.is_idle.is_set():
             return False
@@ -258,7 +236,7 @@ class _Writer:
         while True:
             job = self._jobs.get()
             try:
-                if not self._write(job):
+                if not self._disk.write(job):
                     self.has_failed = True
             except OSError as error:
                 self.has_failed = True
@@ -266,6 +244,3 @@ class _Writer:
             finally:
                 del job
                 self.is_idle.set()
-
-    def _write(self, job: RamState) -> bool:
-        return self._disk.write(job.tokens, job.num_exact, job.state, job.speaker, job.checkpoints)

@@ -9,7 +9,7 @@ from tests.model.tiny_models import write_all
 
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Name -> file, for ``llama llama-q8_0 qwen2 gemma3 mixtral mamba``."""
+    """Name -> file, for ``llama llama-q8_0 qwen2 gemma3 mixtral mamba jamba lfm2``."""
     return write_all(tmp_path_factory.mktemp("models"))
 
 

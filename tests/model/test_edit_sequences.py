@@ -41,6 +41,8 @@ class Reader:
         self.runner: LlamaRunner = backend.load(config, lambda fraction: None)
         tiers = Tiers(self.runner, 1 << 24, None)
         self.cache = KVCache(self.runner, NUM_CELLS, num_scratch=3, tiers=tiers)
+        self.num_cached = 0
+        """Tokens that were not read, ever."""
 
     def read(
         self, tokens: Sequence[int], policy: Policy, speaker: str = "", stop_at: int = 1 << 30
@@ -49,6 +51,7 @@ class Reader:
         at ``stop_at`` tokens."""
         lease = self.cache.lease(tokens, policy, speaker)
         assert lease is not None
+        self.num_cached += lease.num_cached
         place, is_exact, logits = lease.sequence_id, lease.num_exact == lease.num_cached, None
         while (start := self.cache.length(place)) < min(len(tokens), stop_at):
             stop = min(self.cache.next_stop(place) or len(tokens), start + 100)

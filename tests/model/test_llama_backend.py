@@ -20,8 +20,8 @@ from innkeeper.engine.tiers import Tiers
 from innkeeper.errors import UnsupportedModelError
 from tests.model.tiny_models import write_llama
 
-NAMES = ("llama", "llama-q8_0", "qwen2", "gemma3", "mixtral", "mamba")
-UNQUANTIZED = ("llama", "qwen2", "gemma3", "mixtral", "mamba")
+NAMES = ("llama", "llama-q8_0", "qwen2", "gemma3", "mixtral", "mamba", "jamba")
+UNQUANTIZED = ("llama", "qwen2", "gemma3", "mixtral", "mamba", "jamba")
 """The Q8_0 kernels round activations to 8 bits: a batch's shape moves a logit by 0.03."""
 PROMPTS = (
     "The old inn stood at the edge of the wood, and ",

@@ -15,7 +15,7 @@ from innkeeper.enginelink import EngineLink
 
 STORY = "Mira poured the ale. 'What brings you here, traveller?' she asked. " * 12
 MORE = " The rain had stopped by then, and nobody in the inn spoke for a while."
-NAMES = ("llama", "llama-q8_0", "qwen2", "gemma3", "mixtral", "mamba")
+NAMES = ("llama", "llama-q8_0", "qwen2", "gemma3", "mixtral", "mamba", "jamba", "lfm2")
 
 
 def config(path: Path, folder: Path, **fields: Any) -> EngineConfig:
@@ -137,7 +137,28 @@ async def test_a_chat_that_left_the_pool_comes_back_from_memory(
     assert again == expected
 
 
-@pytest.mark.parametrize("name", ["llama", "gemma3", "mamba"])
+@pytest.mark.parametrize("name", ["gemma3", "mamba", "jamba", "lfm2"])
+async def test_models_that_cannot_be_cut_regenerate_and_edit_after_a_restart(
+    name: str, tiny_models: dict[str, Path], tmp_path: Path
+) -> None:
+    fields = {"ram_cache_bytes": 1 << 26}
+    link = await EngineLink.start(config(tiny_models[name], tmp_path, **fields))
+    prompt = await link.tokenize(STORY + "\nGuest: Is there a room?\nMira:")
+    said, _ = await reply(link, prompt)
+    await link.close()
+
+    other = await EngineLink.start(config(tiny_models[name], tmp_path, **fields))
+    again, timings = await reply(other, prompt)
+    await other.close()
+    assert again == said
+    assert timings.cache_n == len(prompt) - 1
+    assert timings.restored_n == len(prompt) - 1
+    edited = await next_turn(tiny_models[name], tmp_path, prompt[:-10], **fields)
+    assert edited.cache_n >= len(prompt) - 150
+    assert edited.restored_n > 0
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3", "mamba", "jamba"])
 async def test_a_chat_that_was_saved_by_name_goes_on_in_another_engine(
     name: str, tiny_models: dict[str, Path], tmp_path: Path
 ) -> None:

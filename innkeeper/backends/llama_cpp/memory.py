@@ -55,6 +55,16 @@ class Memory:
     def last(self, sequence_id: int) -> int:
         return int(lib.llama_memory_seq_pos_max(self._memory, sequence_id))
 
+    def separate(self, sequence_id: int) -> None:
+        """Gives a sequence sliding windows of its own. llama.cpp takes cells that have left their
+        window for new tokens, but not while two sequences share them, until no place is left.
+
+        Raises: EngineError if llama.cpp refuses.
+        """
+        windows = self.save(sequence_id, is_partial=True)
+        if not self.load(sequence_id, windows, is_partial=True):
+            raise EngineError("llama.cpp could not copy the sliding windows")
+
     def save(self, sequence_id: int, *, is_partial: bool = False) -> State:
         """``is_partial``: only recurrent states and sliding windows.
 

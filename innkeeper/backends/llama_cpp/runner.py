@@ -117,6 +117,10 @@ class LlamaRunner:
         if self.has_state:
             start, end = 0, TO_THE_END
         self._memory.copy(source_id, target_id, start, end)
+        if self._num_swa and not self._keeps_windows:
+            # else it goes on from a checkpoint, which brings the windows
+            if self.can_resume(source_id, end, self._memory.last(source_id) + 1):
+                self._memory.separate(target_id)
 
     def shift(self, sequence_id: int, start: int, end: int, delta: int) -> None:
         self._memory.shift(sequence_id, start, end, delta)

@@ -162,6 +162,30 @@ def test_few_checkpoints_are_taken_of_a_long_prompt(monkeypatch: pytest.MonkeyPa
     assert 3 <= len(taken) <= 6
 
 
+def test_a_long_chat_keeps_few_and_they_reach_back() -> None:
+    pool = Pool()
+    tokens = list(CARD)
+    for number in range(25):
+        tokens += [*line(number), *REPLY]
+        pool.turn(tokens)  # checks that there are not too many
+    for distance in (100, 400, 1200):
+        cached = pool.turn([*tokens[:-distance], 5])
+        assert len(tokens) - 3 * distance - 100 < cached <= len(tokens) - distance
+
+
+def test_states_that_never_fit_are_not_copied_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = Pool(ram_bytes=2 * STATE_BYTES - 1)
+    taken = []
+    take = pool.runner.checkpoint
+    monkeypatch.setattr(pool.runner, "checkpoint", lambda place: taken.append(place) or take(place))
+    for number in range(4):
+        pool.turn([*line(number), *CARD])
+    num_taken = len(taken)
+    pool.turn([*line(5), *CARD])
+    assert len(taken) == num_taken
+    assert pool.tiers.num_ram_bytes == 0
+
+
 def test_where_copying_takes_long_only_those_are_taken_that_save_much(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -242,6 +266,22 @@ def test_a_chat_that_left_the_pool_comes_back_with_its_checkpoints() -> None:
     assert pool.turn(prompt, REPLY) == len(prompt) - 1
 
 
+def test_a_stored_chat_without_room_leaves_no_trace_of_what_was_dropped_for_it() -> None:
+    pool = Pool(num_cells=1000)
+    long = [*CARD, *line(1), *CARD[:400]]
+    pool.turn(long)
+    pool.turn([*line(9), *CARD, *CARD[:100]])  # the long one leaves for memory
+    assert pool.turn([*CARD[:300], *line(2)]) == 0
+    running, _ = pool.begin([*line(8), *CARD[:150]])
+    lease = pool.cache.lease([*long, 7])  # the short one would serve, and is dropped in vain
+    assert lease is not None
+    assert (lease.num_cached, lease.num_restored) == (0, 0)
+    for place in (running, lease.sequence_id):
+        assert evaluate(pool.cache, pool.runner, place, [7])
+        pool.cache.release(place)
+    pool.check()
+
+
 def test_a_restart_brings_them_back_from_disk(tmp_path: Path) -> None:
     pool = Pool(folder=tmp_path)
     prompt = [*CARD, *line(1), *line(2)]
@@ -258,10 +298,9 @@ def test_a_chat_saved_by_name_keeps_them() -> None:
     pool = Pool()
     prompt = [*CARD, *line(1)]
     pool.turn(prompt, REPLY)
-    base, state = pool.cache.snapshot(0)
-    saved = list(base.tokens), base.num_exact, base.speaker, state, list(base.checkpoints)
+    saved = pool.cache.snapshot(0)
     pool.cache.forget(0)
-    pool.cache.adopt(*saved)
+    pool.cache.adopt(saved)
     pool.check()
     assert pool.turn(prompt) == len(prompt) - 1
 
@@ -297,33 +336,79 @@ def test_a_backend_that_cannot_copy_its_state_is_asked_once(
     assert "no state" in capsys.readouterr().err
 
 
+class Trial:
+    """A chat (now and then two) whose turns begin, end and branch beside each other."""
+
+    def __init__(self, seed: int, folder: Path) -> None:
+        self.rng = rng = Random(seed)
+        num_cells = rng.choice((500, 900, 2500))
+        self.num_ids = rng.choice((1, 3))
+        self.pool = Pool(
+            num_cells,
+            ram_bytes=rng.choice((200, 5000, 1 << 20)),
+            folder=folder if rng.random() < 0.3 else None,
+            num_ids=self.num_ids,
+        )
+        self.chats = [EditedChat(rng) for _ in range(rng.randint(1, 2))]
+        self.longest = num_cells * 2 // 3
+        self.turns: list[tuple[int, list[int]]] = []
+        self.num_cached = self.num_read = 0
+
+    def step(self) -> None:
+        chat = self.rng.choice(self.chats)
+        chat.edit()
+        chat.fit(self.longest)
+        lease = self.pool.cache.lease(chat.prompt())
+        if lease is not None:
+            self.num_cached += lease.num_cached
+            self.turns.append((lease.sequence_id, chat.prompt()))
+        for _ in range(self.rng.randrange(25)):
+            if self.turns:
+                self._advance(self.rng.choice(self.turns))
+                self.pool.check()
+        while len(self.turns) >= self.num_ids or (self.turns and self.rng.random() < 0.6):
+            self._end(self.rng.choice(self.turns))
+
+    def _advance(self, turn: tuple[int, list[int]]) -> None:
+        place, tokens = turn
+        start = self.pool.cache.length(place)
+        if start < len(tokens):
+            stop = min(self.pool.cache.next_stop(place) or len(tokens), start + SLICE)
+            new = tokens[start:stop]
+        elif self.rng.random() < 0.1 and (branch := self.pool.cache.fork(place)) is not None:
+            self.turns.append((branch, tokens))
+            return
+        else:
+            new = [self.rng.randrange(3, 200)]
+        if evaluate(self.pool.cache, self.pool.runner, place, new):
+            self.num_read += len(new)
+        else:
+            self._end(turn)
+
+    def _end(self, turn: tuple[int, list[int]]) -> None:
+        place, tokens = turn
+        num_shared = min(self.pool.cache.length(place), len(tokens))
+        assert self.pool.runner.tokens(place)[:num_shared] == tokens[:num_shared]
+        self.turns.remove(turn)
+        self.pool.cache.release(place, keep=self.rng.random() < 0.9)
+        self.pool.check()
+
+    def close(self) -> None:
+        for turn in list(self.turns):
+            self._end(turn)
+        self.pool.cache.drop_idle()
+        self.pool.check()
+        assert self.pool.runner.num_cells_used() == 0
+
+
 @pytest.mark.parametrize("part", range(4))
 def test_random_chats_never_break_a_precondition(part: int, tmp_path: Path) -> None:
     """Edits, branches, cancellations, small pools: the state is always that of the tokens."""
     num_cached = num_read = 0
-    for seed in range(part, 60, 4):
-        rng = Random(seed)
-        num_cells = rng.choice((500, 900, 2500))
-        folder = tmp_path / str(seed) if rng.random() < 0.3 else None
-        ram_bytes = rng.choice((200, 5000, 1 << 20))
-        pool = Pool(num_cells, ram_bytes=ram_bytes, folder=folder, num_ids=rng.choice((1, 3)))
-        chat = EditedChat(rng)
+    for seed in range(part, 120, 4):
+        trial = Trial(seed, tmp_path / str(seed))
         for _ in range(14):
-            chat.edit()
-            chat.fit(num_cells * 2 // 3)
-            tokens = chat.prompt()
-            stop_at = rng.choice((1 << 30, rng.randrange(len(tokens))))
-            place, cached = pool.begin(tokens, stop_at)
-            num_cached += cached
-            num_read += pool.cache.length(place) - cached
-            length = pool.cache.length(place)
-            assert pool.runner.tokens(place) == tokens[:length]
-            if length == len(tokens) and rng.random() < 0.3:
-                branch = pool.cache.fork(place)
-                if branch is not None:
-                    pool.cache.release(branch, keep=rng.random() < 0.5)
-            pool.cache.release(place, keep=rng.random() < 0.9)
-            pool.check()
-        pool.cache.drop_idle()
-        assert pool.runner.num_cells_used() == 0
+            trial.step()
+        trial.close()
+        num_cached, num_read = num_cached + trial.num_cached, num_read + trial.num_read
     assert num_cached > num_read / 2

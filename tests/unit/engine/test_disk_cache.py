@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from innkeeper.engine import state_file
+from innkeeper.engine.bases import Checkpoint, SavedBase
 from innkeeper.engine.disk_cache import DiskCache
 from innkeeper.engine.runner import State
 from innkeeper.engine.state_file import StateFileError
@@ -22,6 +23,10 @@ def make_state(num_bytes: int = 2000, seed: int = 1) -> State:
     return np.frombuffer(Random(seed).randbytes(num_bytes), np.uint8)
 
 
+def saved(tokens: list[int], num_exact: int, *state: int) -> SavedBase:
+    return SavedBase(tokens, num_exact, "Mira", make_state(*state))
+
+
 def open_cache(folder: Path, max_bytes: int = MIB, key: str = "a model") -> DiskCache:
     return DiskCache(folder, max_bytes, key)
 
@@ -31,23 +36,38 @@ def chat(number: int, length: int = 300) -> list[int]:
 
 
 def test_what_was_written_comes_back_in_another_process(tmp_path: Path) -> None:
-    assert open_cache(tmp_path).write(chat(1), 250, make_state())
+    assert open_cache(tmp_path).write(saved(chat(1), 250))
     (found,) = open_cache(tmp_path).states()
     assert (found.tokens, found.num_exact) == (chat(1), 250)
-    state = open_cache(tmp_path).read(found)
-    assert state is not None
-    assert state.tobytes() == make_state().tobytes()
+    base = open_cache(tmp_path).read(found)
+    assert base is not None
+    assert base.state.tobytes() == make_state().tobytes()
+
+
+def test_checkpoints_come_back_beside_the_state(tmp_path: Path) -> None:
+    checkpoints = [Checkpoint(n, make_state(n, n)) for n in (100, 200)]
+    open_cache(tmp_path).write(saved(chat(1), 300)._replace(checkpoints=checkpoints))
+    cache = open_cache(tmp_path)
+    (found,) = cache.states()
+    assert found.cuts == [100, 200]
+    base = cache.read(found)
+    assert base is not None
+    assert base.state.tobytes() == make_state().tobytes()
+    assert [(c.length, c.state.tobytes()) for c in base.checkpoints] == [
+        (c.length, c.state.tobytes()) for c in checkpoints
+    ]
+    assert (base.tokens, base.num_exact, base.speaker) == (chat(1), 300, "Mira")
 
 
 def test_another_key_sees_nothing(tmp_path: Path) -> None:
-    open_cache(tmp_path).write(chat(1), 300, make_state())
+    open_cache(tmp_path).write(saved(chat(1), 300))
     assert open_cache(tmp_path, key="another model").states() == []
 
 
 def test_two_engines_see_what_the_other_writes_and_deletes(tmp_path: Path) -> None:
     one, other = open_cache(tmp_path), open_cache(tmp_path)
     assert other.states() == []
-    one.write(chat(1), 300, make_state())
+    one.write(saved(chat(1), 300))
     (found,) = other.states()
     one.drop(one.states()[0])
     assert other.read(found) is None
@@ -57,41 +77,41 @@ def test_two_engines_see_what_the_other_writes_and_deletes(tmp_path: Path) -> No
 def test_least_recently_used_goes_first(tmp_path: Path) -> None:
     cache = open_cache(tmp_path, max_bytes=20_000)
     for number in range(3):
-        cache.write(chat(number), 300, make_state(4000))
+        cache.write(saved(chat(number), 300, 4000))
         time.sleep(0.01)  # the file system's clock has ticks
     first = next(s for s in cache.states() if s.tokens == chat(0))
     assert cache.read(first) is not None
-    cache.write(chat(7), 300, make_state(4000))
+    cache.write(saved(chat(7), 300, 4000))
     assert sorted(s.tokens[0] for s in cache.states()) == [0, 20_000, 70_000]
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 20_000
 
 
 def test_what_is_larger_than_the_limit_is_not_written(tmp_path: Path) -> None:
     cache = open_cache(tmp_path, max_bytes=3000)
-    cache.write(chat(1), 300, make_state(100))
-    assert not cache.write(chat(2), 300, make_state(5000))
+    cache.write(saved(chat(1), 300, 100))
+    assert not cache.write(saved(chat(2), 300, 5000))
     assert [s.tokens for s in cache.states()] == [chat(1)]
 
 
 def test_a_chat_that_went_on_takes_its_own_place(tmp_path: Path) -> None:
     cache = open_cache(tmp_path)
-    cache.write(chat(1, 300), 300, make_state())
-    cache.write(chat(2, 300), 300, make_state())
-    cache.write(chat(1, 400), 400, make_state())
+    cache.write(saved(chat(1, 300), 300))
+    cache.write(saved(chat(2, 300), 300))
+    cache.write(saved(chat(1, 400), 400))
     assert sorted(len(s.tokens) for s in cache.states()) == [300, 400]
 
 
 def test_an_approximate_state_does_not_replace_an_exact_one(tmp_path: Path) -> None:
     cache = open_cache(tmp_path)
-    cache.write(chat(1, 300), 300, make_state())
-    cache.write(chat(1, 400), 100, make_state())
+    cache.write(saved(chat(1, 300), 300))
+    cache.write(saved(chat(1, 400), 100))
     assert sorted(s.num_exact for s in cache.states()) == [100, 300]
 
 
 def test_mutated_files_are_refused(tmp_path: Path) -> None:
     """10,000 of them: bytes changed, cut off, added, moved."""
     cache = open_cache(tmp_path)
-    cache.write(chat(1), 300, make_state(600))
+    cache.write(saved(chat(1), 300, 600))
     (found,) = cache.states()
     good = found.path.read_bytes()
     rng = Random(5)
@@ -101,7 +121,7 @@ def test_mutated_files_are_refused(tmp_path: Path) -> None:
             file.seek(0)
             file.truncate(file.write(mutate(good, rng)))
             with pytest.raises(StateFileError):
-                state_file.read_state(path, state_file.read_header(path))
+                state_file.read_base(path, state_file.read_header(path))
 
 
 def mutate(good: bytes, rng: Random) -> bytes:
@@ -123,7 +143,7 @@ def mutate(good: bytes, rng: Random) -> bytes:
 
 def test_a_changed_state_is_forgotten_and_deleted(tmp_path: Path) -> None:
     cache = open_cache(tmp_path)
-    cache.write(chat(1), 300, make_state())
+    cache.write(saved(chat(1), 300))
     (found,) = cache.states()
     data = bytearray(found.path.read_bytes())
     data[-1] ^= 1
@@ -134,7 +154,7 @@ def test_a_changed_state_is_forgotten_and_deleted(tmp_path: Path) -> None:
 
 
 def test_a_changed_header_is_deleted_when_the_folder_is_read(tmp_path: Path) -> None:
-    open_cache(tmp_path).write(chat(1), 300, make_state())
+    open_cache(tmp_path).write(saved(chat(1), 300))
     (path,) = tmp_path.glob("*.kv")
     path.write_bytes(path.read_bytes()[:-7])
     assert open_cache(tmp_path).states() == []
@@ -146,7 +166,7 @@ def test_an_unwritable_folder_is_an_error_and_leaves_nothing(tmp_path: Path) -> 
     (tmp_path / "cache").rmdir()
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(OSError):
-        cache.write(chat(1), 300, make_state())
+        cache.write(saved(chat(1), 300))
     assert cache.states() == []
 
 
@@ -154,13 +174,14 @@ WRITER = """
 import sys
 from pathlib import Path
 import numpy as np
+from innkeeper.engine.bases import SavedBase
 from innkeeper.engine.disk_cache import DiskCache
 cache = DiskCache(Path(sys.argv[1]), 1 << 30, "a model")
 print("ready", flush=True)
 for number in range(100_000):
     tokens = [number * 1000 + i for i in range(300)]
     state = np.full(300_000, number % 251, np.uint8)
-    cache.write(tokens, 300, state)
+    cache.write(SavedBase(tokens, 300, "", state))
 """
 
 
@@ -177,9 +198,9 @@ def test_kill_while_writing_leaves_nothing_wrong(tmp_path: Path) -> None:
             writer.kill()
         cache = open_cache(tmp_path, max_bytes=1 << 30)
         for found in cache.states():
-            state = cache.read(found)
-            assert state is not None
-            assert set(state.tolist()) == {found.tokens[0] // 1000 % 251}
+            base = cache.read(found)
+            assert base is not None
+            assert set(base.state.tolist()) == {found.tokens[0] // 1000 % 251}
             num_read += 1
     assert num_read > 0
 

@@ -190,14 +190,13 @@ def test_a_backend_that_cannot_save_is_asked_once(
 def test_a_snapshot_is_adopted_where_there_is_room(tmp_path: Path) -> None:
     place = Place(1 << 20, tmp_path)
     place.turn(chat(1))
-    base, state = place.cache.snapshot(0)
-    tokens = list(base.tokens)
+    base = place.cache.snapshot(0)
     assert place.cache.forget(0) == 600 and place.cache.forget(0) == 0
     place.turn(chat(2))
-    place.cache.adopt(tokens, 600, "", state)
+    place.cache.adopt(base)
     place.cache.check()
     assert place.cache.num_used == place.runner.num_cells_used()
-    assert place.turn([*tokens, 7]) == (600, 0)
+    assert place.turn([*base.tokens, 7]) == (600, 0)
 
 
 def test_what_is_forgotten_is_gone_from_every_tier(tmp_path: Path) -> None:
