@@ -224,7 +224,7 @@ class _Parser:
         """The one hot loop: a vocabulary has half a million strings."""
         unpack, data, position, index = _UINT64.unpack_from, self.data, self.position, 0
         try:
-            for index in range(length):
+            for index in range(length):  # noqa: B007 - an error names it
                 position += _MIN_STRING_BYTES + unpack(data, position)[0]
         except (struct.error, OverflowError):  # it lies beyond the end
             self.position = position
