@@ -172,7 +172,8 @@ def test_death_before_the_first_byte_is_an_http_error(tmp_path: Path) -> None:
 
 
 def test_health_is_503_while_the_engine_is_stopped(tmp_path: Path) -> None:
-    with Gateway(tmp_path) as gateway, gateway.client() as client:
+    limits = LinkLimits(ping_seconds=0.02, quiet_seconds=0.5)
+    with Gateway(tmp_path, limits=limits) as gateway, gateway.client() as client:
 
         async def process_id() -> int:
             return (await gateway.models.engine()).process_id
