@@ -32,7 +32,9 @@ class ServerProcess:
         self.ui_url = f"http://127.0.0.1:{self.ui_port}/"
         ports = ["--api-port", str(self.api_port), "--ui-port", str(self.ui_port)]
         self._command = [sys.executable, "-P", "-m", "innkeeper", "up", *arguments, *ports]
-        self._environment = {**os.environ, "INNKEEPER_HOME": str(home), **(environment or {})}
+        self.home = home
+        others = {k: v for k, v in os.environ.items() if not k.startswith("INNKEEPER_")}
+        self._environment = {**others, "INNKEEPER_HOME": str(home), **(environment or {})}
         self._log = tempfile.TemporaryFile()
 
     def __enter__(self) -> "ServerProcess":

@@ -127,7 +127,7 @@ class FakeRunner:
                 raise EngineError(f"position {row.position} after {sorted(cells)[-1:]}")
             cells[row.position] = Cell(row.token_id, row.position, row.sequence_id)
             if row.wants_logits:
-                outputs.append(self._logits(self.tokens(row.sequence_id)))
+                outputs.append(self._logits_after(row))
         for sequence_id in {row.sequence_id for row in rows}:
             self._read_state(sequence_id)
         self._num_used += len(rows)
@@ -205,20 +205,29 @@ class FakeRunner:
         if self.has_state:
             self._states[sequence_id] = _state(self.tokens(sequence_id))
 
-    def _logits(self, tokens: list[int]) -> Logits:
-        """Letters and spaces in an order that the last tokens decide; the likeliest is clear."""
+    def _logits_after(self, row: Row) -> Logits:
+        """Reads no more of a long sequence than decides."""
+        cells, length = self._cells[row.sequence_id], row.position + 1
+        start = max(0, length - max(3, len(self._reply)))
+        last = [cells[position].token_id for position in range(start, length)]
+        return self._logits(last, length)
+
+    def _logits(self, tokens: Sequence[int], length: int | None = None) -> Logits:
+        """Letters and spaces in an order that the last tokens decide; the likeliest is clear.
+        length: of the sequence, where ``tokens`` are only its end."""
         logits = np.full(NUM_VOCAB, -20.0, np.float32)
         if self._reply:
             done = self._num_replied(tokens)
             logits[self._reply[done] if done < len(self._reply) else EOS] = 20.0
             return logits
-        state = sum((i + 1) * t for i, t in enumerate(tokens[-3:])) + len(tokens)
+        state = sum((i + 1) * t for i, t in enumerate(tokens[-3:]))
+        state += len(tokens) if length is None else length
         letters = b"abcdefghijklmnopqrstuvwxyz "
         for rank in range(len(letters)):
             logits[letters[(state * 5 + rank * 7) % len(letters)]] = 5.0 - 0.7 * rank
         return logits
 
-    def _num_replied(self, tokens: list[int]) -> int:
+    def _num_replied(self, tokens: Sequence[int]) -> int:
         """How many tokens of the reply text the sequence ends with."""
         for length in range(min(len(self._reply), len(tokens)), 0, -1):
             if tokens[-length:] == self._reply[:length]:

@@ -222,13 +222,13 @@ class _Parser:
 
     def _skip_strings(self, length: int, what: str) -> None:
         """The one hot loop: a vocabulary has half a million strings."""
-        unpack, data, end = _UINT64.unpack_from, self.data, len(self.data) - _MIN_STRING_BYTES
-        position = self.position
-        for index in range(length):
-            if position > end:
-                self.position = position
-                self._require((length - index) * _MIN_STRING_BYTES, f"item {index:,} of {what}")
-            position += _MIN_STRING_BYTES + int(unpack(data, position)[0])
+        unpack, data, position, index = _UINT64.unpack_from, self.data, self.position, 0
+        try:
+            for index in range(length):  # noqa: B007 - an error names it
+                position += _MIN_STRING_BYTES + unpack(data, position)[0]
+        except (struct.error, OverflowError):  # it lies beyond the end
+            self.position = position
+            self._require((length - index) * _MIN_STRING_BYTES, f"item {index:,} of {what}")
         self.position = position
         self._require(0, f"the last item of {what}")
 

@@ -9,9 +9,10 @@ nobody reports. Source: llama.cpp's llama-context, llama-kv-cache and ggml-alloc
 from dataclasses import asdict, dataclass
 
 from innkeeper.formats.ggml_types import TYPES_BY_NAME, GgmlType
-from innkeeper.formats.gguf_header import GgufHeader, TensorInfo
+from innkeeper.formats.gguf_header import GgufHeader
 from innkeeper.planner.placement import Placement, sums
 from innkeeper.planner.shape import Layer, ModelShape, read_shape
+from innkeeper.planner.weights import padded, weigh
 from innkeeper.units import MIB
 
 CELL_STEP = 256
@@ -22,8 +23,6 @@ PROCESS_BYTES = 32 * MIB
 """Python, libraries and the engine's own buffers: 24 MiB measured when idle."""
 
 _CELL_BYTES = 52
-_CPU_ALIGNMENT, _GPU_ALIGNMENT = 64, 128
-_GPU_ROW_PAD = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,33 +166,34 @@ class EffectiveSizes:
 def effective_sizes(shape: ModelShape, settings: ContextSettings) -> EffectiveSizes:
     """Source: llama-context.cpp and llama-kv-cache-iswa.cpp."""
     sequences = max(1, settings.max_sequences)
-    cells = _padded(settings.num_pool, CELL_STEP)
+    cells = padded(settings.num_pool, CELL_STEP)
     streams = 1
     if not settings.kv_unified:
-        cells, streams = _padded(cells // sequences, CELL_STEP), sequences
+        cells, streams = padded(cells // sequences, CELL_STEP), sequences
     batch = min(settings.max_batch, settings.num_pool)
     ubatch = min(settings.max_ubatch, batch)
     windows = sequences if settings.kv_unified else 1
     sliding = cells
     if not settings.swa_full:
-        sliding = _padded(min(cells, shape.sliding_window * windows + ubatch), CELL_STEP)
+        sliding = padded(min(cells, shape.sliding_window * windows + ubatch), CELL_STEP)
     outputs = min(ubatch, settings.num_outputs or batch)
     return EffectiveSizes(cells, sliding, streams, ubatch, outputs)
 
 
-def estimate(header: GgufHeader, settings: ContextSettings) -> MemoryEstimate:
-    """Memory of the model ``header`` run with ``settings``.
+def estimate(
+    header: GgufHeader, settings: ContextSettings, shape: ModelShape | None = None
+) -> MemoryEstimate:
+    """Memory of the model ``header`` run with ``settings``; ``shape`` if it was read before.
 
     Raises: UnsupportedModelError, CorruptModelError (sizes that make no sense), KeyError for a KV
     type that is none.
     """
-    shape = read_shape(header)
+    shape = shape or read_shape(header)
     sizes = effective_sizes(shape, settings)
     placement = settings.placement(shape.num_layers)
-    weights = _weights(header, settings, placement)
-    kv, gpu_kv = _spread(
-        placement, [_kv_layer_bytes(shape, x, sizes, settings) for x in shape.layers]
-    )
+    weights = weigh(header, placement, settings.repack_types)
+    cache = {layer: _kv_layer_bytes(shape, layer, sizes, settings) for layer in set(shape.layers)}
+    kv, gpu_kv = _spread(placement, [cache[layer] for layer in shape.layers])
     state = 4 * max(1, settings.max_sequences) * (shape.conv_width + shape.state_width)
     recurrent, gpu_recurrent = _spread(placement, [state * x.is_recurrent for x in shape.layers])
     compute = host_compute = _compute_bytes(shape, sizes, settings)
@@ -230,63 +230,6 @@ def _spread(placement: Placement, layers: list[int]) -> tuple[int, list[int]]:
 def _is_compute_known(shape: ModelShape, settings: ContextSettings) -> bool:
     blind = shape.is_hybrid or (shape.is_mla and not settings.flash_attention)
     return shape.is_measured and not blind
-
-
-@dataclass(frozen=True)
-class _Weights:
-    total: int
-    in_ram: int
-    """Neither copied into the CPU's layout nor on a GPU."""
-    repacked: int
-    on_gpus: list[int]
-    streamed: int
-    """The largest matrix in RAM beside a GPU, which long batches borrow into its buffer."""
-
-
-def _weights(header: GgufHeader, settings: ContextSettings, placement: Placement) -> _Weights:
-    total = in_ram = repacked = streamed = 0
-    on_gpus = [0] * placement.num_gpus
-    for tensor in header.tensors:
-        size = _padded(tensor.num_bytes, _CPU_ALIGNMENT)
-        total += size
-        place = placement.tensor(tensor)
-        if place is not None:
-            on_gpus[place] += _gpu_tensor_bytes(tensor)
-        elif _is_repacked(tensor, settings.repack_types):
-            repacked += size
-        else:
-            in_ram += size
-        if place is None and placement.num_gpus and not tensor.name.startswith("token_embd"):
-            streamed = max(streamed, size)
-    tied = header.tensors_by_name.get("token_embd.weight")
-    if tied is not None and "output.weight" not in header.tensors_by_name:
-        size = _padded(tied.num_bytes, _CPU_ALIGNMENT)
-        place = placement.layer(placement.num_layers)
-        if place is not None:
-            total, on_gpus[place] = total + size, on_gpus[place] + _gpu_tensor_bytes(tied)
-        elif _repacks(tied, settings.repack_types):
-            total, repacked = total + size, repacked + size
-    return _Weights(total, in_ram, repacked, on_gpus, streamed)
-
-
-def _gpu_tensor_bytes(tensor: TensorInfo) -> int:
-    """CUDA pads quantized rows to 512 weights and tensors to 128 bytes."""
-    size = tensor.num_bytes
-    over = tensor.shape[0] % _GPU_ROW_PAD if tensor.shape else 0
-    if tensor.type.block_size > 1 and over:
-        size += tensor.type.row_bytes(_GPU_ROW_PAD - over)
-    return _padded(size, _GPU_ALIGNMENT)
-
-
-def _is_repacked(tensor: TensorInfo, repack_types: frozenset[str]) -> bool:
-    if tensor.name.startswith("token_embd"):
-        return False  # rows are looked up, never multiplied
-    dims = len(tensor.shape)
-    return (dims == 2 or (dims == 3 and "_exps" in tensor.name)) and _repacks(tensor, repack_types)
-
-
-def _repacks(tensor: TensorInfo, repack_types: frozenset[str]) -> bool:
-    return tensor.type.name.lower() in repack_types and tensor.shape[1] % 8 == 0
 
 
 def _kv_layer_bytes(
@@ -395,7 +338,3 @@ def _vocab_bytes(header: GgufHeader) -> int:
     """About 370 bytes per token of a BPE vocabulary, 160 of a SentencePiece one (measured)."""
     tokens = header.array_length("tokenizer.ggml.tokens") or 0
     return tokens * (160 if header.text("tokenizer.ggml.model") == "llama" else 370)
-
-
-def _padded(size: int, step: int) -> int:
-    return (size + step - 1) // step * step

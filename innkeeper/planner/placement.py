@@ -4,6 +4,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from itertools import accumulate
 
 from innkeeper.formats.gguf_header import TensorInfo
@@ -40,28 +41,39 @@ class Placement:
         if index < first:
             return None
         part = (index - first) / (self.num_layers + 1 - first)
-        total = sum(self.shares)
-        ends = [end / total for end in accumulate(self.shares)]
-        return min(bisect_right(ends, part), len(self.shares) - 1)
+        return min(bisect_right(self._ends, part), len(self.shares) - 1)
 
     def tensor(self, tensor: TensorInfo) -> int | None:
         """The GPU that holds ``tensor``. A tied embedding's copy is another matter."""
-        block = _BLOCK.match(tensor.name)
+        if not self.num_gpu_layers:
+            return None
+        block, is_expert = _block(tensor.name)
         if block is None:
             is_input = tensor.name.startswith("token_embd")
             return None if is_input else self.layer(self.num_layers)
-        index = int(block[1])
-        if index < self.num_cpu_experts and _EXPERTS.search(tensor.name):
-            return None
-        return self.layer(index)
+        return None if is_expert and block < self.num_cpu_experts else self.layer(block)
 
-    @property
+    @cached_property
+    def _ends(self) -> list[float]:
+        """Where each GPU's part of the offloaded layers ends, 0 to 1."""
+        total = sum(self.shares)
+        return [end / total for end in accumulate(self.shares)]
+
+    @cached_property
     def _first(self) -> int:
         """The first block on a GPU; beyond the output without any."""
         wanted = self.num_gpu_layers
         if wanted < 0 or wanted > self.num_layers:
             return 0
         return self.num_layers + 1 - wanted
+
+
+@lru_cache(maxsize=8192)
+def _block(tensor_name: str) -> tuple[int | None, bool]:
+    """The block that the tensor belongs to, and whether it holds experts. A plan asks for the same
+    names once for each of its candidates."""
+    found = _BLOCK.match(tensor_name)
+    return int(found[1]) if found else None, bool(_EXPERTS.search(tensor_name))
 
 
 def sums(num_gpus: int, parts: Sequence[tuple[int | None, int]]) -> tuple[int, list[int]]:

@@ -141,7 +141,7 @@ class _Planner:
 
     def _tried(self, candidate: Candidate) -> Plan:
         """Judged by our estimate, then by llama.cpp's own numbers; what it refuses does not fit."""
-        found = self._judge(candidate, estimate(self.header, candidate.settings))
+        found = self._judge(candidate, estimate(self.header, candidate.settings, self.shape))
         if self.verify is None or not found.fits:
             return found
         try:

@@ -1,6 +1,7 @@
 """A model's sizes, from the header of its GGUF: what every formula of the planner starts from."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 from innkeeper.core import RopeScaling
@@ -87,16 +88,16 @@ class ModelShape:
         """Whether the formulas are known to hold; if not, only a dry run can tell."""
         return self.architecture in MEASURED_ARCHITECTURES
 
-    @property
+    @cached_property
     def has_recurrent(self) -> bool:
         return any(layer.is_recurrent for layer in self.layers)
 
-    @property
+    @cached_property
     def is_hybrid(self) -> bool:
         """Attention and recurrent layers in one model."""
         return self.has_recurrent and any(layer.key_width for layer in self.layers)
 
-    @property
+    @cached_property
     def has_sliding(self) -> bool:
         return any(layer.is_sliding for layer in self.layers)
 

@@ -10,7 +10,7 @@ from innkeeper.core import EngineConfig, ModelFacts
 from innkeeper.enginelink import EngineLink
 from innkeeper.enginelink.link import StartEngine
 from innkeeper.errors import EngineError, InnkeeperError
-from innkeeper.prompt import Renderer
+from innkeeper.prompt.renderer import Renderer
 from innkeeper.serving.fit import Need
 
 logger = logging.getLogger(__name__)

@@ -25,7 +25,9 @@ def hf_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def server(hf_home: Path) -> Iterator[LocalHub]:
+def server(hf_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
+    # the hub is spoken to over plain HTTP, and reading the authorities takes 50 ms
+    monkeypatch.setenv("SSL_CERT_DIR", str(hf_home))
     with LocalHub() as running:
         yield running
         close_session()

@@ -191,6 +191,15 @@ def server(home: Path, model: Path) -> Iterator[ServerProcess]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """For tests that leave it as it is."""
+    home = tmp_path_factory.mktemp("shared-home")
+    (home / "tiny.gguf").touch()
+    with ServerProcess(home, str(home / "tiny.gguf"), *FAKE) as server:
+        yield server
+
+
 def get(url: str, body: object = None, **headers: str) -> tuple[int, Any]:
     """(status, decoded JSON) of a GET, or of a POST with ``body``."""
     data = None if body is None else json.dumps(body).encode()
@@ -203,7 +212,10 @@ def get(url: str, body: object = None, **headers: str) -> tuple[int, Any]:
             return error.code, json.loads(error.read())
 
 
-def test_ready_means_that_health_answers_and_both_urls_are_printed(server: ServerProcess) -> None:
+def test_ready_means_that_health_answers_and_both_urls_are_printed(
+    shared_server: ServerProcess,
+) -> None:
+    server = shared_server
     assert server.ready_line == f"ready api={server.api_url} ui={server.ui_url}"
     assert get(server.api_url + "health")[0] == 200
     assert get(server.ui_url + "innkeeper/v1/state")[1]["status"] == "ready"
@@ -240,12 +252,15 @@ def test_a_killed_server_leaves_no_engine(server: ServerProcess) -> None:
     assert not alive
 
 
-def test_a_second_server_on_the_same_home_is_refused(server: ServerProcess, model: Path) -> None:
+def test_a_second_server_on_the_same_home_is_refused(
+    shared_server: ServerProcess, model: Path
+) -> None:
     command = [sys.executable, "-P", "-m", "innkeeper", "up", str(model), *FAKE, "--no-ui"]
+    command += ["--home", str(shared_server.home)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert result.returncode == 1
-    assert f"another Innkeeper (process {server.process.pid})" in result.stderr
-    assert get(server.api_url + "health")[0] == 200
+    assert f"another Innkeeper (process {shared_server.process.pid})" in result.stderr
+    assert get(shared_server.api_url + "health")[0] == 200
 
 
 def test_a_port_in_use_is_one_line_and_frees_the_other(
@@ -269,9 +284,9 @@ def test_the_key_guards_the_data_of_the_page_but_not_the_page(home: Path, model:
         assert "s3cret" not in server.log
 
 
-def test_a_foreign_page_cannot_reach_the_chat(server: ServerProcess) -> None:
+def test_a_foreign_page_cannot_reach_the_chat(shared_server: ServerProcess) -> None:
     body = {"messages": [{"role": "user", "content": "hi"}]}
-    chat = server.ui_url + "innkeeper/v1/chat"
+    chat = shared_server.ui_url + "innkeeper/v1/chat"
     assert get(chat, body, Origin="http://evil.example")[0] == 403
     assert get(chat, body, Host="evil.example")[0] == 403
 

@@ -38,6 +38,16 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def run_here(
+    capsys: pytest.CaptureFixture[str], *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    """The same in this process, for what ends before a server is imported."""
+    with pytest.raises(SystemExit) as ended:
+        main(list(arguments))
+    out, err = capsys.readouterr()
+    return subprocess.CompletedProcess(arguments, int(ended.value.code or 0), out, err)
+
+
 def assert_one_line(result: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
     lines = result.stderr.strip().splitlines()
     assert result.returncode == code, result.stderr
@@ -91,16 +101,19 @@ def test_a_missing_file_is_bad_input() -> None:
     assert_one_line(run("up", "/no/such/model.gguf"), 2, "there is no file /no/such/model.gguf")
 
 
-def test_the_demo_and_another_model_are_bad_input() -> None:
-    assert_one_line(run("up", "m.gguf", "--demo"), 2, "m.gguf cannot be loaded too")
+def test_the_demo_and_another_model_are_bad_input(capsys: pytest.CaptureFixture[str]) -> None:
+    result = run_here(capsys, "up", "m.gguf", "--demo")
+    assert_one_line(result, 2, "m.gguf cannot be loaded too")
 
 
-def test_a_bad_setting_is_bad_input(tmp_path: Path) -> None:
-    assert_one_line(run("up", "m.gguf", "--ctx", "many"), 2, "ctx = 'many' (--ctx)", "allowed")
+def test_a_bad_setting_is_bad_input(capsys: pytest.CaptureFixture[str]) -> None:
+    result = run_here(capsys, "up", "m.gguf", "--ctx", "many")
+    assert_one_line(result, 2, "ctx = 'many' (--ctx)", "allowed")
 
 
-def test_an_open_door_without_a_key_is_refused() -> None:
-    assert_one_line(run("up", "m.gguf", "--host", "0.0.0.0"), 2, "no API key", "INNKEEPER_API_KEY")
+def test_an_open_door_without_a_key_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    result = run_here(capsys, "up", "m.gguf", "--host", "0.0.0.0")
+    assert_one_line(result, 2, "no API key", "INNKEEPER_API_KEY")
 
 
 def test_a_file_that_is_no_model_is_bad_input(tmp_path: Path) -> None:

@@ -70,9 +70,10 @@ class Gateway:
         self._server.should_exit = True
         self._thread.join()
 
-    def client(self, **options: Any) -> httpx.Client:
+    def client(self, *, timeout: float = 30, **options: Any) -> httpx.Client:
         # nothing to verify over plain HTTP, and reading the authorities takes 25 ms
-        return httpx.Client(base_url=self.url, timeout=30, trust_env=False, verify=False, **options)
+        options = {"trust_env": False, "verify": False, **options}
+        return httpx.Client(base_url=self.url, timeout=timeout, **options)
 
     def run(self, work: Coroutine[Any, Any, T], seconds: float | None = 30) -> T:
         """``work``'s result, run in the gateway's own loop: the thread of a test may have a loop

@@ -39,10 +39,11 @@ QUICK = LinkLimits(ping_seconds=0.02, step_seconds=1)
 SCOPE: dict[str, Any] = {"type": "http"}
 
 
-@pytest.fixture
-def slow(tmp_path: Path) -> Iterator[Gateway]:
-    """200 tokens a second."""
-    with Gateway(tmp_path, limits=QUICK, tokens_per_second="200") as running:
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """200 tokens a second. Each test leaves it with nothing to do, or its engine killed."""
+    folder = tmp_path_factory.mktemp("models")
+    with Gateway(folder, limits=QUICK, tokens_per_second="200") as running:
         yield running
 
 
@@ -83,7 +84,7 @@ def test_streaming_client_that_leaves_frees_its_slot(slow: Gateway, path: str) -
 @pytest.mark.parametrize("path", [*PATHS, "/api/v1/generate"])
 def test_waiting_client_that_leaves_frees_its_slot(slow: Gateway, path: str) -> None:
     body = {**ANY, "stream": False}
-    with httpx.Client(base_url=slow.url, timeout=0.3, trust_env=False) as client:
+    with slow.client(timeout=0.3) as client:
         with pytest.raises(httpx.ReadTimeout):
             client.post(path, json=body)
     assert wait_for(lambda: num_running(slow) == 0) < 1
@@ -91,7 +92,7 @@ def test_waiting_client_that_leaves_frees_its_slot(slow: Gateway, path: str) -> 
 
 def test_probing_client_that_leaves_frees_its_slot(tmp_path: Path) -> None:
     with Gateway(tmp_path, limits=QUICK, prefill_per_second="500") as gateway:
-        with httpx.Client(base_url=gateway.url, timeout=0.3, trust_env=False) as client:
+        with gateway.client(timeout=0.3) as client:
             with pytest.raises(httpx.ReadTimeout):
                 client.post("/v1/internal/logits", json={"prompt": "x" * 1900})
         assert wait_for(lambda: num_running(gateway) == 0) < 1.5
@@ -108,13 +109,13 @@ def test_probing_client_that_leaves_frees_its_slot(tmp_path: Path) -> None:
     ],
 )
 def test_death_in_mid_stream_ends_it_in_the_dialects_words(
-    tmp_path: Path, path: str, expected: str
+    slow: Gateway, path: str, expected: str
 ) -> None:
-    with Gateway(tmp_path, tokens_per_second="200") as gateway, gateway.client() as client:
+    with slow.client() as client:
         with client.stream("POST", path, json={**ANY, "stream": True}) as response:
             lines = response.iter_lines()
             assert next(lines)
-            gateway.kill_engine(signal.SIGKILL)
+            slow.kill_engine(signal.SIGKILL)
             *_, last = (line for line in lines if line)
         assert expected in last
         assert "SIGKILL" in last
@@ -127,14 +128,14 @@ def chunks(response: httpx.Response) -> Iterator[dict[str, Any]]:
 
 
 def test_death_in_mid_stream_is_an_error_event_and_the_next_request_works(
-    tmp_path: Path,
+    slow: Gateway,
 ) -> None:
-    with Gateway(tmp_path, tokens_per_second="200") as gateway, gateway.client() as client:
+    with slow.client() as client:
         for _ in range(3):
             with client.stream("POST", PATH, json={**LONG, "stream": True}) as response:
                 pieces = chunks(response)
                 assert next(pieces)["choices"]
-                gateway.kill_engine(signal.SIGKILL)
+                slow.kill_engine(signal.SIGKILL)
                 killed = time.monotonic()
                 *_, last = pieces
                 assert time.monotonic() - killed < 1
@@ -171,7 +172,8 @@ def test_death_before_the_first_byte_is_an_http_error(tmp_path: Path) -> None:
 
 
 def test_health_is_503_while_the_engine_is_stopped(tmp_path: Path) -> None:
-    with Gateway(tmp_path) as gateway, gateway.client() as client:
+    limits = LinkLimits(ping_seconds=0.02, quiet_seconds=0.5)
+    with Gateway(tmp_path, limits=limits) as gateway, gateway.client() as client:
 
         async def process_id() -> int:
             return (await gateway.models.engine()).process_id

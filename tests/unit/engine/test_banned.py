@@ -19,11 +19,10 @@ MakeBench = Callable[..., Bench]
 
 def first_match(text: str, phrases: list[str]) -> tuple[int, int] | None:
     """By trying everything: the phrase that ends first, of those the longest."""
-    low = text.lower()
+    low, all_low = text.lower(), tuple(phrase.lower() for phrase in phrases)
     for end in range(1, len(low) + 1):
-        lengths = [len(p) for p in phrases if low[:end].endswith(p.lower())]
-        if lengths:
-            return end - max(lengths), end
+        if low.endswith(all_low, 0, end):
+            return end - max(len(p) for p in all_low if low.endswith(p, 0, end)), end
     return None
 
 

@@ -9,8 +9,7 @@ import pytest
 
 from innkeeper.core import Message
 from innkeeper.errors import InvalidRequestError, UnsupportedModelError
-from innkeeper.prompt import Renderer
-from innkeeper.prompt.renderer import NO_TEMPLATE_WARNING, REGROUPED_WARNING
+from innkeeper.prompt.renderer import NO_TEMPLATE_WARNING, REGROUPED_WARNING, Renderer
 
 CHAT = [Message("system", "Be kind."), Message("user", "Hello")]
 

@@ -7,19 +7,41 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
 Logits = dict[int, float]
 
 
+class Shared(dict[int, float]):
+    """Logits that many tests look at and none changes: their softmax and order are found once."""
+
+    @cached_property
+    def softmax(self) -> "Shared":
+        return Shared(_softmax(self))
+
+    @cached_property
+    def ranked(self) -> list[int]:
+        return _ranked(self)
+
+
 def softmax(logits: Logits) -> Logits:
+    return logits.softmax if isinstance(logits, Shared) else _softmax(logits)
+
+
+def ranked(values: Logits) -> list[int]:
+    return values.ranked if isinstance(values, Shared) else _ranked(values)
+
+
+def _softmax(logits: Logits) -> Logits:
     best = max(logits.values())
     weights = {i: math.exp(z - best) for i, z in logits.items()}
     total = math.fsum(weights.values())
     return {i: w / total for i, w in weights.items()}
 
 
-def ranked(values: Logits) -> list[int]:
-    return sorted(values, key=lambda i: (-values[i], i))
+def _ranked(values: Logits) -> list[int]:
+    """Best first; of equals the lower id, which a stable sort keeps in front."""
+    return sorted(sorted(values), key=values.__getitem__, reverse=True)
 
 
 def entropy(logits: Logits) -> float:
