@@ -169,18 +169,22 @@ class FakeRunner:
         self._read_state(sequence_id)
 
     def save(self, sequence_id: int) -> State:
-        """Its token ids."""
-        return np.asarray(self.tokens(sequence_id), "<i4").view(np.uint8)
+        """Its first position, and its token ids."""
+        contents = [self.first(sequence_id), *self.tokens(sequence_id)]
+        return np.asarray(contents, "<i4").view(np.uint8)
 
     def load(self, sequence_id: int, state: State) -> bool:
-        tokens = state.view("<i4").tolist()
+        first, *tokens = state.view("<i4").tolist()
         if self._cells[sequence_id] or self._num_used + len(tokens) > self._num_pool:
             raise EngineError(f"a state of {len(tokens)} tokens has no place")
-        cells = (Cell(token, position, sequence_id) for position, token in enumerate(tokens))
+        cells = (Cell(token, position, sequence_id) for position, token in enumerate(tokens, first))
         self._cells[sequence_id] = {cell.position: cell for cell in cells}
         self._num_used += len(tokens)
         self._read_state(sequence_id)
         return True
+
+    def first(self, sequence_id: int) -> int:
+        return min(self._cells[sequence_id], default=-1)
 
     def checkpoint(self, sequence_id: int) -> State:
         """How many tokens the state is of, and their checksum."""

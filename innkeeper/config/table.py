@@ -190,9 +190,9 @@ class Settings:
     ram_cache: int = setting(
         "size",
         -1,
-        "Memory for chats that the pool has no room for, and for checkpoints of models that cannot"
-        " take back what they have read; auto = an eighth of what the model leaves free, at most"
-        " 4 GiB.",
+        "Memory for chats that the pool has no room for, for text that fell out of prompts and may"
+        " come back, and for checkpoints of models that cannot take back what they have read; auto"
+        " = an eighth of what the model leaves free, at most 4 GiB.",
         minimum=0,
         maximum=4096 * GIB,
         words={"auto": -1},

@@ -119,7 +119,7 @@ class EngineConfig(Struct, frozen=True, kw_only=True):
     def num_sequence_ids(self, *, can_edit: bool, keeps_windows: bool = False) -> int:
         """Sequences that a backend keeps apart: those that generate, those that are kept, and,
         where prompts can be edited in the cache, one for each that generates to park chunks on,
-        one to move them, and one for what fell out. Each of them has a twin in llama.cpp where
+        and one for what fell out, on its way. Each of them has a twin in llama.cpp where
         sliding-window layers keep all tokens (``backends.llama_cpp.memory``).
 
         Else a sliding-window cache grows with this number, and cannot be edited."""
@@ -132,7 +132,7 @@ def num_sequence_ids(
     max_sequences: int, max_kept: int, *, can_edit: bool, keeps_windows: bool = False
 ) -> int:
     """As ``EngineConfig.num_sequence_ids``, before there is a config."""
-    count = max_sequences + max_kept + (max_sequences + 2 if can_edit else 0)
+    count = max_sequences + max_kept + (max_sequences + 1 if can_edit else 0)
     return 2 * count if keeps_windows else count
 
 

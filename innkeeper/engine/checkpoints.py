@@ -91,7 +91,7 @@ class Checkpoints:
 
     def bound(self) -> None:
         """Drops checkpoints of the bases that were not used for longest until all have room."""
-        if self._tiers is None:
+        if self._tiers is None or not self.is_on:
             return
         for base in sorted(self._bases, key=lambda each: each.last_used):
             while base.checkpoints and self._total_bytes() > self._tiers.ram_bytes // 2:

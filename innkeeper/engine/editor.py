@@ -7,53 +7,60 @@ them at once; a cell that several sequences share moves for each of them, so it 
 
 from collections.abc import Iterator, Sequence
 
-from innkeeper.engine.attic import MIN_FRAGMENT, Attic, Fill, Fragment
+from innkeeper.engine.attic import Attic, Fill
 from innkeeper.engine.bases import Base, Parked
 from innkeeper.engine.cells import Cells
 from innkeeper.engine.reuse import Chunk, ReusePlan
 from innkeeper.engine.runner import Runner
+from innkeeper.engine.tiers import Tiers
 
-NUM_OWN_IDS = 2
-"""Sequence ids for moving and for the attic."""
+NUM_OWN_IDS = 1
+"""Sequence ids for the way to the attic and back."""
 
 
 class Editor:
     """Moves cells between sequence ids; ``spare_ids`` are its own: one for each sequence that may
-    have parked chunks, one to move pieces on, and the attic's."""
+    have parked chunks, and the attic's."""
 
-    def __init__(self, runner: Runner, cells: Cells, spare_ids: Sequence[int]) -> None:
-        self.attic = Attic()
+    def __init__(
+        self, runner: Runner, cells: Cells, spare_ids: Sequence[int], tiers: Tiers | None
+    ) -> None:
         self._runner = runner
         self._cells = cells
         self._scratch_ids = list(spare_ids[:-NUM_OWN_IDS])
-        self._moving_id, self._attic_id = spare_ids[-NUM_OWN_IDS:] or (-1, -1)
+        self.attic = Attic(runner, spare_ids[-1] if spare_ids else -1, tiers)
 
     @property
     def can_edit(self) -> bool:
         """Whether chunks of one more sequence can be parked."""
         return bool(self._scratch_ids)
 
-    def edit(
-        self, sequence_id: int, base: Base, plan: ReusePlan, fills: Sequence[Fill] = ()
-    ) -> None:
-        """Cuts an idle base to the plan's prefix and parks its chunks, and those of ``fills``, at
-        their new positions. The cells of chunks that move are private to the base."""
+    def edit(self, sequence_id: int, base: Base, plan: ReusePlan) -> None:
+        """Cuts an idle base to the plan's prefix and parks its chunks at their new positions. The
+        cells of chunks that move are private to the base."""
         scratch_id = self._scratch_ids.pop()
-        parked = []
         for source, target, length in plan.chunks:
             self._runner.copy(sequence_id, scratch_id, source, source + length)
             cells = base.cells[source : source + length]
             self._cells.hold(cells)
-            parked.append(Parked(target, base.tokens[source : source + length], cells))
-        taken = [fill.fragment for fill in fills]
+            base.parked.append(Parked(target, base.tokens[source : source + length], cells))
         for start, end in _left_out(plan, len(base.tokens)):
             self._store(sequence_id, base, start, end)
         self.cut(sequence_id, base, plan.prefix)
         self._shift(scratch_id, plan.chunks)
-        parked += [self._bring(fill, scratch_id) for fill in fills]
-        self._drop(taken)
-        base.parked = sorted(parked, key=lambda each: each.target)
         base.scratch_id = scratch_id
+
+    def fill(self, base: Base, fills: Sequence[Fill]) -> None:
+        """Parks what the attic has for the holes of an edit that has begun, as far as there are
+        cells for it; the rest is read."""
+        for fill in fills:
+            fragment, (source, target, length) = fill
+            if self._cells.num_free <= len(fragment.tokens):
+                continue
+            if self.attic.bring(fill, base.scratch_id):
+                tokens = fragment.tokens[source - fragment.start :][:length]
+                base.parked.append(Parked(target, tokens, self._cells.take(length)))
+        base.parked.sort(key=lambda each: each.target)
 
     def dismantle(self, sequence_id: int, base: Base, start: int) -> None:
         """Cuts an idle base to ``start`` tokens; the rest goes to the attic."""
@@ -116,12 +123,6 @@ class Editor:
         base.cells[start:end] = exact_cells[start:]
         base.num_exact = end
 
-    def drop_oldest(self) -> bool:
-        """Makes room: the oldest fragment goes. False if there is none."""
-        oldest = self.attic.fragments[:1]
-        self._drop(oldest)
-        return bool(oldest)
-
     def _shift(self, scratch_id: int, chunks: Sequence[Chunk]) -> None:
         """Leftward moves first, from the left; then the others from the right: none lands on a
         chunk that has not moved yet."""
@@ -132,42 +133,9 @@ class Editor:
             self._runner.shift(scratch_id, chunk.source, end, chunk.shift)
 
     def _store(self, sequence_id: int, base: Base, start: int, end: int) -> None:
-        """Moves a piece of a base to the attic; the base is cut in front of it afterwards."""
-        cells = base.cells[start:end]
-        if end - start < MIN_FRAGMENT or not self._cells.are_private(cells):
-            return
-        if self.attic.is_full:
-            self.drop_oldest()
-        place = self.attic.place(end - start)
-        self._move(sequence_id, self._attic_id, Chunk(start, place, end - start))
-        self._cells.hold(cells)
-        self.attic.fragments.append(Fragment(place, base.tokens[start:end], cells, base.speaker))
-
-    def _bring(self, fill: Fill, scratch_id: int) -> Parked:
-        """Parks a piece of a fragment."""
-        chunk, fragment = fill.chunk, fill.fragment
-        first = chunk.source - fragment.start
-        cells = fragment.cells[first : first + chunk.length]
-        self._move(self._attic_id, scratch_id, chunk)
-        self._cells.hold(cells)
-        return Parked(chunk.target, fragment.tokens[first : first + chunk.length], cells)
-
-    def _move(self, source_id: int, target_id: int, chunk: Chunk) -> None:
-        """Private cells leave one sequence for another place on another one."""
-        source, target, length = chunk
-        self._runner.copy(source_id, self._moving_id, source, source + length)
-        self._runner.remove(source_id, source, source + length)
-        if chunk.shift:
-            self._runner.shift(self._moving_id, source, source + length, chunk.shift)
-        self._runner.copy(self._moving_id, target_id, target, target + length)
-        self._runner.remove(self._moving_id, 0)
-
-    def _drop(self, fragments: Sequence[Fragment]) -> None:
-        for fragment in fragments:
-            if fragment in self.attic.fragments:
-                self.attic.fragments.remove(fragment)
-                self._runner.remove(self._attic_id, fragment.start, fragment.end)
-                self._cells.let_go(fragment.cells)
+        """Copies a piece of a base that nobody else holds to the attic."""
+        if self._cells.num_free and self._cells.are_private(base.cells[start:end]):
+            self.attic.put(sequence_id, start, base.tokens[start:end], base.speaker)
 
 
 def _left_out(plan: ReusePlan, length: int) -> Iterator[tuple[int, int]]:

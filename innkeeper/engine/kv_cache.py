@@ -56,7 +56,8 @@ class KVCache:
         self._runner = runner
         self._bases = [Base() for _ in range(num_bases)]
         self._cells = Cells(num_cells)
-        self._editor = Editor(runner, self._cells, range(num_bases, runner.num_sequence_ids))
+        spare_ids = range(num_bases, runner.num_sequence_ids)
+        self._editor = Editor(runner, self._cells, spare_ids, tiers)
         self._checkpoints = Checkpoints(runner, self._bases, tiers)
         self._clock = 0
 
@@ -134,8 +135,7 @@ class KVCache:
         if self._cells.are_private(newest.cells[newest.num_exact :]):  # each batch frees as many
             num_new = min(num_new, self._runner.max_rows)
         has_id = any(not base.tokens and not base.in_use for base in self._bases)
-        num_free = self.num_free + self._editor.attic.num_cells
-        return list(newest.tokens) if has_id and num_free >= num_new else None
+        return list(newest.tokens) if has_id and self.num_free >= num_new else None
 
     def make_exact(self, sequence_id: int) -> None:
         """What a sequence has read takes the place of the same tokens of idle bases that have them
@@ -155,11 +155,9 @@ class KVCache:
         return self._hand_out(target_id).sequence_id
 
     def make_room(self, num_cells: int) -> bool:
-        """Drops fragments, then idle bases, oldest first, until ``num_cells`` are free. False if
-        that is impossible."""
+        """Drops idle bases, oldest first, until ``num_cells`` are free. False if that is
+        impossible."""
         while self.num_free < num_cells:
-            if self._editor.drop_oldest():
-                continue
             victim_id = self._oldest_idle()
             if victim_id is None:
                 return False
@@ -167,14 +165,11 @@ class KVCache:
         return True
 
     def drop_idle(self) -> int:
-        """Drops every idle base and fragment; returns how many there were."""
-        num_fragments = len(self._editor.attic.fragments)
-        while self._editor.drop_oldest():
-            pass
+        """Drops every idle base; returns how many there were."""
         idle = self._idle_ids()
         for sequence_id in idle:
             self._clear(sequence_id)
-        return len(idle) + num_fragments
+        return len(idle)
 
     def observe(self, num_tokens: int, seconds: float) -> None:
         """Learns what reading ``num_tokens`` took."""
@@ -226,13 +221,14 @@ class KVCache:
         self._place(target_id, saved)
 
     def forget(self, slot: int) -> int:
-        """Drops the idle base ``slot`` and what is stored of its chat; the number of its tokens,
-        0 if there is none."""
+        """Drops the idle base ``slot``, what is stored of its chat, and what fell out of any; the
+        number of its tokens, 0 if there is none."""
         sequence_id = self._slot(slot)
         if sequence_id is None:
             return 0
         tokens = list(self._bases[sequence_id].tokens)
         self._clear(sequence_id)
+        self._editor.attic.clear()
         if self.tiers is not None:
             self.tiers.forget(tokens)
         return len(tokens)
@@ -271,7 +267,7 @@ class KVCache:
 
     def check(self) -> None:
         """Raises AssertionError if the account contradicts itself. For tests and idle moments."""
-        held = [cell for each in self._editor.attic.fragments for cell in each.cells]
+        held: list[int] = []
         for base in self._bases:
             assert len(base.tokens) == len(base.cells), "a token without a cell"
             assert base.num_exact <= len(base.tokens), "more exact tokens than tokens"
@@ -335,7 +331,11 @@ class KVCache:
         if not self._own_cells(sequence_id, [chunk for chunk in plan.chunks if chunk.shift]):
             return False
         fills = self._editor.attic.fills(tokens, plan, None if policy is Policy.TURBO else speaker)
-        self._editor.edit(sequence_id, base, plan, fills)
+        num_needed = sum(len(fill.fragment.tokens) for fill in fills)
+        base.in_use = True  # so that room is made of others; a cell is for settling shifts
+        self.make_room(max(1, num_needed - (len(base.tokens) - plan.num_reused())))
+        self._editor.edit(sequence_id, base, plan)
+        self._editor.fill(base, fills)
         return True
 
     def _own_cells(self, sequence_id: int, chunks: Sequence[Chunk]) -> bool:

@@ -125,6 +125,10 @@ class Runner(Protocol):
         this ``state_key``. False, and nothing done, if the library refuses. The caller has made
         sure that the pool has cells for it."""
 
+    def first(self, sequence_id: int) -> int:
+        """The first position of a sequence that every layer holds: behind 0 where sliding windows
+        have left something behind; -1 if there is none."""
+
     def checkpoint(self, sequence_id: int) -> State:
         """What of a sequence that holds something could not be cut back later: its state, and
         sliding windows as they are at its end; nothing of what stays.

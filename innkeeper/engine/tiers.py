@@ -73,9 +73,20 @@ class Tiers:
         self._num_reserved = num_bytes
         self._bound()
 
+    def save(self, sequence_id: int) -> State | None:
+        """What the runner holds of a sequence; None, and nothing tried again, if it refuses."""
+        if not self._can_save:
+            return None
+        try:
+            return self._runner.save(sequence_id)
+        except (EngineError, MemoryError) as error:
+            print(f"a chat could not be saved, and no other will be: {error}", file=sys.stderr)
+            self._can_save = False
+            return None
+
     def copy(self, sequence_id: int, base: Base) -> SavedBase | None:
         """What ``keep`` takes of a base that leaves the pool; None if it is stored already."""
-        if not self._is_worth_it(base) or (state := self._save(sequence_id)) is None:
+        if not self._is_worth_it(base) or (state := self.save(sequence_id)) is None:
             return None
         return base.saved(state)
 
@@ -126,7 +137,7 @@ class Tiers:
         """Begins to write a base to disk; the number of bytes, 0 if it cannot be now."""
         if self._writer is None or not self._writer.is_idle.is_set():
             return 0
-        if (state := self._save(sequence_id)) is None:
+        if (state := self.save(sequence_id)) is None:
             return 0
         written = base.saved(state)
         self._writer.offer(written)
@@ -199,14 +210,6 @@ class Tiers:
 
     def _on_disk(self) -> list[DiskState]:
         return self.disk.states() if self.disk is not None else []
-
-    def _save(self, sequence_id: int) -> State | None:
-        try:
-            return self._runner.save(sequence_id)
-        except (EngineError, MemoryError) as error:
-            print(f"a chat could not be saved, and no other will be: {error}", file=sys.stderr)
-            self._can_save = False
-            return None
 
     def _load_seconds(self, stored: SavedBase | DiskState) -> float:
         return stored.num_bytes / self._speeds[type(stored)]

@@ -138,6 +138,9 @@ class LlamaRunner:
     def load(self, sequence_id: int, state: State) -> bool:
         return self._memory.load(sequence_id, state)
 
+    def first(self, sequence_id: int) -> int:
+        return self._memory.first(sequence_id)
+
     def checkpoint(self, sequence_id: int) -> State:
         return self._memory.save(sequence_id, is_partial=True)
 
@@ -180,11 +183,16 @@ class LlamaRunner:
 
     def _settle(self, sequence_id: int) -> None:
         """Rotates the keys that were shifted: llama.cpp does so at the next ``llama_decode`` only,
-        and a state saved before has new positions and old keys."""
+        and a state saved before has new positions and old keys.
+
+        Raises: EngineError if the pool has no cell for that.
+        """
         end = self._memory.last(sequence_id) + 1
         self._batch.fill([Row(0, end, sequence_id, False)])
-        lib.llama_decode(self._context, self._batch.batch)
+        code = lib.llama_decode(self._context, self._batch.batch)
         self._memory.remove(sequence_id, end)
+        if code != 0:
+            raise EngineError("the pool has no cell free to settle what was moved")
         self._is_shift_pending = False
 
     def _roll_back(self, rows: Sequence[Row]) -> None:

@@ -11,6 +11,7 @@ from innkeeper.core import EngineConfig, GenerateRequest, SamplingParams
 from innkeeper.core.frames import Cancel, Delta, Failed, Finished, Probabilities, Probe
 from innkeeper.engine.loop import Engine, Prepared
 from innkeeper.engine.prompt import tokenize_negative, tokenize_prompt
+from innkeeper.engine.tiers import Tiers
 
 
 @dataclass
@@ -83,7 +84,9 @@ def make_bench() -> Callable[..., Bench]:
             options=options or {},
         )
         runner = load(config, lambda fraction: None)
-        bench = Bench(Engine(runner, lambda frames: bench.frames.extend(frames)), runner)
+        tiers = Tiers(runner, config.ram_cache_bytes, None)
+        engine = Engine(runner, lambda frames: bench.frames.extend(frames), tiers=tiers)
+        bench = Bench(engine, runner)
         return bench
 
     return make

@@ -7,6 +7,7 @@ from innkeeper.core import EngineConfig
 from innkeeper.engine.kv_cache import KVCache
 from innkeeper.engine.prompt import next_speaker
 from innkeeper.engine.reuse import REPAIR, EditKind, Policy, edit_kind, plan_reuse
+from innkeeper.engine.tiers import Tiers
 from tests.unit.engine.test_kv_cache import evaluate
 
 
@@ -18,7 +19,7 @@ CARD, LORE, OLD, MIDDLE, NEW = (text(n) for n in range(5))
 
 
 class Pool:
-    def __init__(self, num_cells: int = 2000) -> None:
+    def __init__(self, num_cells: int = 2000, ram_bytes: int = 10000) -> None:
         config = EngineConfig(
             backend="fake",
             path="",
@@ -29,7 +30,8 @@ class Pool:
             max_kept=2,
         )
         self.runner = FakeRunner(config)
-        self.cache = KVCache(self.runner, num_cells, num_scratch=2)
+        self.tiers = Tiers(self.runner, ram_bytes, None)
+        self.cache = KVCache(self.runner, num_cells, num_scratch=2, tiers=self.tiers)
 
     def turn(self, *parts: list[int], speaker: str = "Mira", policy: Policy = Policy.FAST) -> int:
         """Reads a prompt; the number of tokens that had to be evaluated."""
@@ -86,14 +88,35 @@ def test_exact_policy_takes_nothing_from_the_attic() -> None:
     assert pool.turn(CARD, OLD, MIDDLE, NEW, policy=Policy.EXACT) == 300
 
 
-def test_a_full_pool_drops_fragments_before_chats() -> None:
-    pool = Pool(num_cells=620)
+def test_what_fell_out_takes_no_cells() -> None:
+    pool = Pool(num_cells=430)
     pool.turn(CARD, OLD, MIDDLE, NEW)
     pool.turn(CARD, MIDDLE, NEW)
-    assert pool.cache.num_used == 400 + REPAIR  # those of the start of the next message
-    pool.turn(text(7), text(8), text(9))  # needs what the old message held
-    assert pool.cache.num_used == 600
-    assert pool.turn(CARD, MIDDLE, NEW) == 1
+    assert pool.cache.num_used == 300
+    assert pool.turn(CARD, OLD, MIDDLE, NEW) == REPAIR + 1
+
+
+def test_the_oldest_goes_where_there_is_no_memory() -> None:
+    bytes_of_one = 4 * (100 + REPAIR + 1)  # the next message's start fell out with it
+    for num_kept in range(3):
+        pool = Pool(ram_bytes=2 * num_kept * bytes_of_one)
+        pool.turn(CARD, OLD, LORE, MIDDLE, NEW)
+        pool.turn(CARD, LORE, MIDDLE, NEW)
+        pool.turn(CARD, MIDDLE, NEW)
+        assert pool.tiers.num_ram_bytes == num_kept * bytes_of_one
+        num_repaired = (1, 1, 2)[num_kept] * REPAIR
+        num_read = pool.turn(CARD, OLD, LORE, MIDDLE, NEW)
+        assert num_read == (2 - num_kept) * 100 + num_repaired + 1
+
+
+def test_what_has_no_room_in_the_pool_is_read() -> None:
+    pool = Pool(num_cells=500)
+    pool.turn(CARD, OLD, LORE, MIDDLE, NEW)
+    pool.turn(CARD, MIDDLE, NEW)
+    running = pool.cache.lease(text(7))
+    assert running is not None
+    assert evaluate(pool.cache, pool.runner, running.sequence_id, text(7, 60))
+    assert pool.turn(CARD, OLD, MIDDLE, NEW) == 100 + REPAIR + 1
 
 
 def test_only_turbo_uses_what_was_read_with_another_card() -> None:
@@ -143,12 +166,13 @@ def test_a_refresh_needs_no_more_room_than_a_batch() -> None:
     assert pool.turn(CARD, long, policy=Policy.EXACT) == 1
 
 
-def test_dropping_everything_drops_fragments_too() -> None:
+def test_a_chat_that_is_forgotten_leaves_nothing() -> None:
     pool = Pool()
     pool.turn(CARD, OLD, MIDDLE, NEW)
     pool.turn(CARD, MIDDLE, NEW)
-    assert pool.cache.drop_idle() == 2
+    assert pool.cache.forget(0) == 300
     assert pool.cache.num_used == pool.runner.num_cells_used() == 0
+    assert pool.tiers.num_ram_bytes == 0
 
 
 @pytest.mark.parametrize(

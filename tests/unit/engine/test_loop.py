@@ -157,7 +157,8 @@ def test_refresh_makes_way_for_a_request_within_one_step(make_bench: MakeBench) 
 
 
 def test_refresh_that_made_way_costs_no_card(make_bench: MakeBench) -> None:
-    bench = make_bench(num_ctx=2048, num_pool=4096, options={"prefill_per_second": "600"})
+    pace = {"prefill_per_second": "600"}
+    bench = make_bench(num_ctx=2048, num_pool=4096, ram_cache_bytes=1 << 20, options=pace)
     chat, other_card = "".join(CHAT[2:6]), CARD.upper()
     bench.submit(CARD + "".join(CHAT[:5]), max_tokens=1)
     bench.run()

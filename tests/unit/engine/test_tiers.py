@@ -74,11 +74,11 @@ def test_nothing_comes_back_without_tiers_to_keep_it() -> None:
 
 
 def test_memory_is_bounded_and_overflows_to_disk(tmp_path: Path) -> None:
-    place = Place(2 * 600 * 4, tmp_path)
+    place = Place(2 * 601 * 4, tmp_path)
     for number in range(6):
         place.turn(chat(number))
         assert place.tiers.wait(time.monotonic() + 5)
-    assert place.tiers.num_ram_bytes <= 2 * 600 * 4
+    assert place.tiers.num_ram_bytes <= 2 * 601 * 4
     assert sorted(s.tokens[0] for s in place.tiers.disk.states()) == [0, 1000, 2000]  # type: ignore[union-attr]
     assert place.turn([*chat(0), 7]) == (600, 600)
 
