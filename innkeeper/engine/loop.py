@@ -47,7 +47,11 @@ Emit = Callable[[list[msgspec.Struct]], None]
 
 
 class Engine:
-    """One model, many requests. ``emit`` receives the frames of a step in one call."""
+    """One model, many requests. ``emit`` receives the frames of a step in one call.
+
+    idle_seconds: silence before idle work begins, so that a client that sends its next request at
+    once does not wait for a step of it.
+    """
 
     def __init__(
         self,
@@ -57,6 +61,7 @@ class Engine:
         max_slice_seconds: float = 0.25,
         kv_reuse: str = "auto",
         idle_refresh: bool = True,
+        idle_seconds: float = 0.5,
         tiers: Tiers | None = None,
         sessions_folder: Path | None = None,
     ) -> None:
@@ -83,6 +88,8 @@ class Engine:
         self._chooser = Chooser(self.admission.vocabulary, self._end_ids)
         self._step_started = 0.0
         self._refreshes_idle = idle_refresh
+        self._idle_seconds = idle_seconds
+        self._busy_until = 0.0
         self._refresh: Sequence | None = None
         self.is_closing = threading.Event()
         """Set once nothing is evaluated any more, and the cache is being written."""
@@ -123,6 +130,8 @@ class Engine:
             batch = self._scheduler.schedule()
         if batch is not None:
             self._forward(batch)
+            if self._refresh is None:
+                self._busy_until = time.monotonic()
         elif self._scheduler.waiting:
             self._fail(self._scheduler.waiting[0], EngineError("the KV pool has no room for it"))
         self._step_started = 0.0
@@ -191,14 +200,18 @@ class Engine:
 
     def _begin_refresh(self) -> bool:
         """Reads approximate cache again, exactly, while there is nothing else to do."""
-        if not self._refreshes_idle or self._scheduler.waiting:
-            return False
-        tokens = self.cache.stale_base()
-        if tokens is None:
+        tokens = self._stale()
+        if tokens is None or self._busy_until + self._idle_seconds > time.monotonic():
             return False
         self._refresh = self.admission.refresh(tokens)
         self._scheduler.add(self._refresh)
         return True
+
+    def _stale(self) -> list[int] | None:
+        """What idle time could make exact."""
+        if not self._refreshes_idle or self._scheduler.waiting:
+            return None
+        return self.cache.stale_base()
 
     def _stop_refresh(self) -> None:
         """Makes way for a request; what was read stays in the base that was approximate."""
@@ -210,15 +223,20 @@ class Engine:
         self._end(refresh, keep=False)
 
     def _rest(self) -> None:
-        """Waits for a frame. After some silence a chat is written to disk, at a rate that spares
-        the disk, so that a crash costs little."""
-        now = time.monotonic()
-        wait = max(_QUIET_SECONDS, self._next_write - now) if self.cache.has_unwritten() else None
+        """Waits for a frame, or until idle work begins. After some more silence a chat is written
+        to disk, at a rate that spares the disk, so that a crash costs little."""
+        now, wait = time.monotonic(), None
+        is_stale = self._stale() is not None
+        if is_stale:
+            wait = max(0.0, self._busy_until + self._idle_seconds - now)
+        elif self.cache.has_unwritten():
+            wait = max(_QUIET_SECONDS, self._next_write - now)
         try:
             self._take(self.inbox.get(timeout=wait))
         except queue.Empty:
-            num_bytes = self.cache.write_one()
-            self._next_write = time.monotonic() + num_bytes / _WRITTEN_PER_SECOND
+            if not is_stale:
+                num_bytes = self.cache.write_one()
+                self._next_write = time.monotonic() + num_bytes / _WRITTEN_PER_SECOND
 
     # --- one batch -------------------------------------------------------------------------------
 

@@ -64,6 +64,7 @@ class Session:
             self.frames.extend,
             kv_reuse=config.kv_reuse,
             idle_refresh=config.idle_refresh,
+            idle_seconds=0,
             tiers=Tiers(self.runner, config.ram_cache_bytes, None),
         )
         self._next_id = 0
@@ -342,9 +343,7 @@ def test_a_chat_that_moves_as_a_whole_goes_on_the_same(
         runner.shift(0, last - length, last, delta)
         last += delta
         after = runner.forward([Row(5, last, 0, True)])[0]
-        assert np.abs(after - before).max() < tolerance, (
-            "a wrong rotation gives 1 and more"
-        )
+        assert np.abs(after - before).max() < tolerance, "a wrong rotation gives 1 and more"
 
 
 @pytest.mark.parametrize(

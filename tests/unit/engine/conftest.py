@@ -75,7 +75,9 @@ class Bench:
 
 @pytest.fixture
 def make_bench() -> Callable[..., Bench]:
-    def make(*, options: dict[str, str] | None = None, **fields: Any) -> Bench:
+    def make(
+        *, options: dict[str, str] | None = None, idle_seconds: float = 0, **fields: Any
+    ) -> Bench:
         config = EngineConfig(
             backend="fake",
             path="",
@@ -85,7 +87,12 @@ def make_bench() -> Callable[..., Bench]:
         )
         runner = load(config, lambda fraction: None)
         tiers = Tiers(runner, config.ram_cache_bytes, None)
-        engine = Engine(runner, lambda frames: bench.frames.extend(frames), tiers=tiers)
+        engine = Engine(
+            runner,
+            lambda frames: bench.frames.extend(frames),
+            idle_seconds=idle_seconds,
+            tiers=tiers,
+        )
         bench = Bench(engine, runner)
         return bench
 

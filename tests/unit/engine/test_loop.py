@@ -1,6 +1,8 @@
 """The engine over the fake backend, through its inbox and its frames."""
 
 import random
+import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -139,6 +141,30 @@ def test_idle_time_makes_the_cache_exact_again(bench: Bench) -> None:
     bench.run()
     timings = bench.finished(request_id).timings
     assert (timings.cache_n, timings.prompt_n) == (len(prompt), 1)
+
+
+def test_a_request_that_comes_at_once_meets_no_idle_work(make_bench: MakeBench) -> None:
+    bench = make_bench(idle_seconds=1000)
+    for chat in (CHAT[:5], CHAT[2:6]):
+        bench.submit(CARD + "".join(chat), max_tokens=1, kv_reuse="fast")
+        bench.run()
+    assert not bench.engine.step()
+    assert bench.engine.stats().refreshed_tokens == 0
+
+
+def test_idle_work_begins_after_some_silence(make_bench: MakeBench) -> None:
+    bench = make_bench(idle_seconds=0.01)
+    for chat in (CHAT[:5], CHAT[2:6]):
+        bench.submit(CARD + "".join(chat), max_tokens=1, kv_reuse="fast")
+        bench.run()
+    thread = threading.Thread(target=bench.engine.run, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 30
+    while bench.engine.stats().refreshed_tokens < len(CHAT[2]):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    bench.engine.end()
+    thread.join()
 
 
 def test_refresh_makes_way_for_a_request_within_one_step(make_bench: MakeBench) -> None:
