@@ -14,7 +14,9 @@ way: all that must be read of a group chat, at the least, if nothing is taken ov
 of the others, which begin with other cards.
 
 Ours runs once in each policy of ``kv_reuse``; llama-server as it starts by default and with its
-``--cache-reuse``, at the same context, threads and KV type.
+``--cache-reuse``, at the same context, threads and KV type. All of them are up at once and take each
+turn one after the other, since the speed of a shared machine changes within minutes. So beside
+llama-server, whose turns would be idle time for ours, ours does no idle work.
 """
 
 import argparse
@@ -99,28 +101,30 @@ async def first_token(client: httpx.AsyncClient, prompt: str) -> tuple[float, di
     return seconds, timings
 
 
-async def replay(
-    url: str, prompts: Sequence[str], pause: float, *, is_generated: bool = False
-) -> list[Turn]:
-    """One turn after the other. ``is_generated``: each reply is put behind its prompt, untimed,
-    before the next turn."""
-    turns, heard = [], Heard()
-    # A connection for each request: llama-server closes them while they are kept alive.
-    limits = httpx.Limits(max_keepalive_connections=0)
-    async with httpx.AsyncClient(base_url=url, timeout=600, limits=limits) as client:
-        for index, prompt in enumerate(prompts):
-            reply = reply_before(prompts[index - 1], prompt) if index else ""
-            if reply and is_generated:
-                await first_token(client, prompts[index - 1] + reply)
-                heard.add(prompts[index - 1], reply)
-                reply = ""
-            reply_tokens = await count_tokens(client, reply) if reply else 0
-            num_new = await count_tokens(client, heard.add(prompt))
-            seconds, timings = await first_token(client, prompt)
-            approximate = timings.get("cache_approx_n", 0)
-            turns.append(Turn(timings["prompt_n"], approximate, reply_tokens, num_new, seconds))
-            await asyncio.sleep(pause)
-    return turns
+class Replay:
+    """One server's way through the chat."""
+
+    def __init__(self, client: httpx.AsyncClient, prompts: Sequence[str], is_generated: bool):
+        """is_generated: each reply is put behind its prompt, untimed, before the next turn."""
+        self.turns: list[Turn] = []
+        self._client = client
+        self._prompts = prompts
+        self._is_generated = is_generated
+        self._heard = Heard()
+
+    async def turn(self, index: int) -> None:
+        """Takes the turns in order."""
+        client, prompt, before = self._client, self._prompts[index], self._prompts[index - 1]
+        reply = reply_before(before, prompt) if index else ""
+        if reply and self._is_generated:
+            await first_token(client, before + reply)
+            self._heard.add(before, reply)
+            reply = ""
+        reply_tokens = await count_tokens(client, reply) if reply else 0
+        num_new = await count_tokens(client, self._heard.add(prompt))
+        seconds, timings = await first_token(client, prompt)
+        approximate = timings.get("cache_approx_n", 0)
+        self.turns.append(Turn(timings["prompt_n"], approximate, reply_tokens, num_new, seconds))
 
 
 async def count_tokens(client: httpx.AsyncClient, text: str) -> int:
@@ -161,21 +165,43 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def commands(args: argparse.Namespace, port: int) -> dict[str, list[str]]:
-    """By name, the servers to compare."""
+def commands(args: argparse.Namespace) -> dict[str, list[str]]:
+    """By name, the servers to compare, but for their ports."""
     threads = ["--threads", str(args.threads)]
     ours = [
         *(sys.executable, "-m", "innkeeper", "up", args.model, "--no-ui", "--yes"),
-        *("--ctx", str(args.ctx), "--pool", str(args.pool), "--api-port", str(port), *threads),
+        *("--ctx", str(args.ctx), "--pool", str(args.pool), *threads),
+        *(["--no-idle-refresh", "--disk-cache", "0"] if args.llama_server else []),
     ]
-    found = {f"innkeeper {p}": [*ours, "--kv-reuse", p] for p in args.policies.split(",")}
+    policies = args.policies.split(",")
+    found = {f"innkeeper {p}": [*ours, "--kv-reuse", p, "--api-port"] for p in policies}
     if args.llama_server:
-        peer = [args.llama_server, "-m", args.model, "-c", str(args.ctx), "--port", str(port)]
-        peer += [*threads, "-np", "1"]
-        found["llama-server"] = peer
-        found["llama-server --cache-reuse 1"] = [*peer, "--cache-reuse", "1"]
-        found["llama-server --cache-reuse 256"] = [*peer, "--cache-reuse", "256"]
+        peer = [args.llama_server, "-m", args.model, "-c", str(args.ctx), *threads, "-np", "1"]
+        found["llama-server"] = [*peer, "--port"]
+        found["llama-server --cache-reuse 1"] = [*peer, "--cache-reuse", "1", "--port"]
+        found["llama-server --cache-reuse 256"] = [*peer, "--cache-reuse", "256", "--port"]
     return {name: line for name, line in found.items() if args.only in ("", name)}
+
+
+async def replay(args: argparse.Namespace, prompts: Sequence[str]) -> dict[str, list[Turn]]:
+    """The turns of each server, by its name."""
+    # A connection for each request: llama-server closes them while they are kept alive.
+    limits = httpx.Limits(max_keepalive_connections=0)
+    async with contextlib.AsyncExitStack() as stack:
+        replays = {}
+        for name, command in commands(args).items():
+            home = stack.enter_context(tempfile.TemporaryDirectory())
+            port = free_port()
+            url = f"http://127.0.0.1:{port}"
+            await stack.enter_async_context(server([*command, str(port)], url, home))
+            client = httpx.AsyncClient(base_url=url, timeout=600, limits=limits)
+            await stack.enter_async_context(client)
+            replays[name] = Replay(client, prompts, args.generated)
+        for index in range(len(prompts)):
+            for each in replays.values():
+                await each.turn(index)
+                await asyncio.sleep(args.pause)
+        return {name: each.turns for name, each in replays.items()}
 
 
 async def main() -> None:
@@ -204,13 +230,8 @@ async def main() -> None:
         "approximate, mean",
         *("first token: mean s", "median s"),
     )
-    port = free_port()
-    for name, command in commands(args, port).items():
-        with tempfile.TemporaryDirectory() as home:
-            url = f"http://127.0.0.1:{port}"
-            async with server(command, url, home):
-                turns = await replay(url, prompts, args.pause, is_generated=args.generated)
-                turns = turns[args.skip :]
+    for name, every in (await replay(args, prompts)).items():
+        turns = every[args.skip :]
         new = sorted(max(0, turn.evaluated - turn.reply) for turn in turns)
         seconds = [turn.first_token_seconds for turn in turns]
         table.add(
