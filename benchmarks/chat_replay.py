@@ -14,8 +14,8 @@ way: all that must be read of a group chat, at the least, if nothing is taken ov
 of the others, which begin with other cards.
 
 Ours runs once in each policy of ``kv_reuse``; llama-server as it starts by default and with its
-``--cache-reuse``, at the same context, threads and KV type. All of them are up at once and take each
-turn one after the other, since the speed of a shared machine changes within minutes. So beside
+``--cache-reuse``, at the same context, threads and KV type. All of them are up at once and take
+each turn one after the other, since the speed of a shared machine changes within minutes. So beside
 llama-server, whose turns would be idle time for ours, ours does no idle work.
 """
 

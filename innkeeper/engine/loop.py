@@ -28,6 +28,7 @@ from innkeeper.engine.answers import delta, finished, probed, push
 from innkeeper.engine.choosing import Chooser
 from innkeeper.engine.draft_model import DraftModel
 from innkeeper.engine.guidance import guide
+from innkeeper.engine.idle import IdleWork
 from innkeeper.engine.kv_cache import KVCache
 from innkeeper.engine.logprobs import log_softmax, spread
 from innkeeper.engine.reply import Released
@@ -40,8 +41,6 @@ from innkeeper.errors import EngineError, InnkeeperError
 
 CLOSE_SECONDS = 10.0
 """An engine that ends takes about this long at most to write its cache."""
-_QUIET_SECONDS = 3.0
-_WRITTEN_PER_SECOND = 4e6
 
 Emit = Callable[[list[msgspec.Struct]], None]
 
@@ -49,8 +48,7 @@ Emit = Callable[[list[msgspec.Struct]], None]
 class Engine:
     """One model, many requests. ``emit`` receives the frames of a step in one call.
 
-    idle_seconds: silence before idle work begins, so that a client that sends its next request at
-    once does not wait for a step of it.
+    idle_seconds: silence before idle work begins.
     """
 
     def __init__(
@@ -82,19 +80,21 @@ class Engine:
             max_rows=runner.max_rows,
             max_outputs=runner.max_outputs,
         )
+        self._idle = IdleWork(
+            self.cache,
+            self.admission,
+            self._scheduler,
+            refreshes=idle_refresh,
+            pause=idle_seconds,
+        )
         self._siblings: dict[Sequence, list[Sequence]] = {}
         self._frames: list[msgspec.Struct] = []
         self._end_ids = frozenset(facts.end_ids)
         self._chooser = Chooser(self.admission.vocabulary, self._end_ids)
         self._step_started = 0.0
-        self._refreshes_idle = idle_refresh
-        self._idle_seconds = idle_seconds
-        self._busy_until = 0.0
-        self._refresh: Sequence | None = None
         self.is_closing = threading.Event()
         """Set once nothing is evaluated any more, and the cache is being written."""
         self._is_ending = False
-        self._next_write = 0.0
         self._num_cached = self._num_approximate = 0
         self._num_steps = self._num_prompt = self._num_predicted = self._num_refreshed = 0
 
@@ -110,7 +110,7 @@ class Engine:
         while not self._is_ending:
             if not self.step():
                 self._rest()
-        self._stop_refresh()
+        self._idle.stop()
         for sequence in [*self._scheduler.running, *self._scheduler.waiting]:
             self._end(sequence)
         self.is_closing.set()
@@ -126,12 +126,11 @@ class Engine:
         self._drain_inbox()
         self._step_started = time.perf_counter()
         batch = self._scheduler.schedule()
-        if batch is None and self._begin_refresh():
+        if batch is None and self._idle.begin():
             batch = self._scheduler.schedule()
         if batch is not None:
             self._forward(batch)
-            if self._refresh is None:
-                self._busy_until = time.monotonic()
+            self._idle.follow()
         elif self._scheduler.waiting:
             self._fail(self._scheduler.waiting[0], EngineError("the KV pool has no room for it"))
         self._step_started = 0.0
@@ -172,7 +171,7 @@ class Engine:
                 self._finish(sequence, "cancelled")
             self._flush()
             return
-        self._stop_refresh()
+        self._idle.stop()
         if not isinstance(message, Prepared):
             return message()
         try:
@@ -196,47 +195,12 @@ class Engine:
             and (request_id is None or seq.request_id == request_id)
         ]
 
-    # --- idle work -------------------------------------------------------------------------------
-
-    def _begin_refresh(self) -> bool:
-        """Reads approximate cache again, exactly, while there is nothing else to do."""
-        tokens = self._stale()
-        if tokens is None or self._busy_until + self._idle_seconds > time.monotonic():
-            return False
-        self._refresh = self.admission.refresh(tokens)
-        self._scheduler.add(self._refresh)
-        return True
-
-    def _stale(self) -> list[int] | None:
-        """What idle time could make exact."""
-        if not self._refreshes_idle or self._scheduler.waiting:
-            return None
-        return self.cache.stale_base()
-
-    def _stop_refresh(self) -> None:
-        """Makes way for a request; what was read stays in the base that was approximate."""
-        refresh, self._refresh = self._refresh, None
-        if refresh is None:
-            return
-        if refresh.status is Status.PREFILL:  # it may have taken a base over and read nothing yet
-            self.cache.make_exact(refresh.sequence_id)
-        self._end(refresh, keep=False)
-
     def _rest(self) -> None:
-        """Waits for a frame, or until idle work begins. After some more silence a chat is written
-        to disk, at a rate that spares the disk, so that a crash costs little."""
-        now, wait = time.monotonic(), None
-        is_stale = self._stale() is not None
-        if is_stale:
-            wait = max(0.0, self._busy_until + self._idle_seconds - now)
-        elif self.cache.has_unwritten():
-            wait = max(_QUIET_SECONDS, self._next_write - now)
+        """Waits for a frame, and goes on with idle work after some silence."""
         try:
-            self._take(self.inbox.get(timeout=wait))
+            self._take(self.inbox.get(timeout=self._idle.wait()))
         except queue.Empty:
-            if not is_stale:
-                num_bytes = self.cache.write_one()
-                self._next_write = time.monotonic() + num_bytes / _WRITTEN_PER_SECOND
+            self._idle.write()
 
     # --- one batch -------------------------------------------------------------------------------
 
@@ -328,7 +292,7 @@ class Engine:
     def _sample(self, sequence: Sequence, logits: Logits) -> None:
         """Chooses the next token and goes on with it, or ends the reply."""
         if sequence.is_refresh:
-            self._stop_refresh()
+            self._idle.stop()
             return
         wanted = sequence.request.logprobs
         logprobs = None if wanted is None else log_softmax(logits)
@@ -399,7 +363,7 @@ class Engine:
     def _fail(self, sequence: Sequence, error: InnkeeperError) -> None:
         """Ends the whole request of ``sequence``."""
         if sequence.is_refresh:
-            self._stop_refresh()
+            self._idle.stop()
             return
         for each in self._sequences_of(sequence.request_id):
             self._end(each, keep=False)
