@@ -47,6 +47,8 @@ class Batch:
     num_prefill: int = 0
     readers: list[Sequence] = field(default_factory=list)
     """Whose prompts those ``num_prefill`` rows are."""
+    is_alone: bool = False
+    """Whether nobody else would have had a row in it."""
 
     @property
     def sampled(self) -> list[Sequence]:
@@ -61,6 +63,7 @@ class Scheduler:
         self,
         cache: KVCache,
         sizer: SliceSizer,
+        lone_sizer: SliceSizer,
         *,
         max_sequences: int,
         max_rows: int,
@@ -71,7 +74,8 @@ class Scheduler:
         self.num_restored = 0
         """Tokens that came back from memory or disk, ever."""
         self._cache = cache
-        self._sizer = sizer
+        self._sizers = {False: sizer, True: lone_sizer}
+        """By ``Batch.is_alone``."""
         self._max_sequences = max_sequences
         self._max_rows = max_rows
         self._max_outputs = max_outputs
@@ -92,7 +96,7 @@ class Scheduler:
     def observe(self, batch: Batch, seconds: float) -> None:
         """Learns from a step; the prompts that were read go to the end of the line."""
         if batch.num_prefill:
-            self._sizer.observe(batch.num_prefill, seconds)
+            self._sizers[batch.is_alone].observe(batch.num_prefill, seconds)
             if batch.num_prefill >= MIN_SLICE:  # fewer take as long as a token of a reply
                 self._cache.observe(batch.num_prefill, seconds)
             for reader in batch.readers:
@@ -199,12 +203,12 @@ class Scheduler:
         return True
 
     def _compose(self) -> Batch:
-        batch = Batch()
+        batch = Batch(is_alone=self._is_alone())
         for sequence in self.running:
             if sequence.is_decoding:
                 sequence.draft = self._draft(sequence)
                 _add_rows(batch, sequence, 1 + len(sequence.draft))
-        room = min(self._sizer.num_tokens, self._max_rows - len(batch.rows))
+        room = min(self._sizers[batch.is_alone].num_tokens, self._max_rows - len(batch.rows))
         for sequence in self.running:
             num_readable = sequence.num_readable
             if sequence.status is Status.PREFILL and min(room, num_readable) > 0:
@@ -215,6 +219,11 @@ class Scheduler:
                 batch.num_prefill += count
                 room -= count
         return batch
+
+    def _is_alone(self) -> bool:
+        """Whether only one request runs or waits. Idle work always makes way."""
+        others = [*self.running[1:], *self.waiting]
+        return bool(self.running) and not others and not self.running[0].is_refresh
 
     def _preempt(self) -> None:
         """Sends the sequence that came last back to the front of the line, its cells freed."""

@@ -202,7 +202,7 @@ def test_refresh_that_made_way_costs_no_card(make_bench: MakeBench) -> None:
 def test_edit_that_is_cancelled_keeps_its_chunks_for_the_next_prompt(
     make_bench: MakeBench,
 ) -> None:
-    bench = make_bench(num_ctx=2048, num_pool=4096, options={"prefill_per_second": "1000"})
+    bench = make_bench(num_ctx=2048, num_pool=4096, options={"prefill_per_second": "300"})
     bench.submit(CARD + "".join(CHAT[:8]), max_tokens=1)
     bench.run()
     edited = CARD + "The lantern is lit, for it is late and dark. " * 6 + "".join(CHAT[:8])

@@ -1,6 +1,10 @@
-"""Slice sizes follow what was measured."""
+"""Slice sizes follow what was measured, and who waits."""
 
-from innkeeper.engine.scheduler import MIN_SLICE, SliceSizer
+from innkeeper.backends.fake import FakeRunner
+from innkeeper.core import EngineConfig, GenerateRequest
+from innkeeper.engine.admission import Admission, Prepared
+from innkeeper.engine.kv_cache import KVCache
+from innkeeper.engine.scheduler import MIN_SLICE, Scheduler, SliceSizer
 
 
 def settle(tokens_per_second: float, *, steps: int = 40) -> SliceSizer:
@@ -49,3 +53,25 @@ def test_short_last_slice_does_not_shrink_the_next() -> None:
     before = sizer.num_tokens
     sizer.observe(MIN_SLICE, 0.05)
     assert sizer.num_tokens == before
+
+
+def test_slices_are_larger_where_nobody_else_has_a_row() -> None:
+    config = EngineConfig(backend="fake", path="", name="fake", num_ctx=512, num_pool=1024)
+    runner = FakeRunner(config)
+    cache = KVCache(runner, 1024, num_scratch=runner.facts.max_sequences)
+    sizers = SliceSizer(0.25, MIN_SLICE), SliceSizer(0.75, 2 * MIN_SLICE)
+    scheduler = Scheduler(cache, *sizers, max_sequences=2, max_rows=512)
+    admission = Admission(runner, "auto", None)
+    for number, size in ((1, 2 * MIN_SLICE), (2, MIN_SLICE)):
+        tokens = [number * 10 + i % 7 for i in range(200)]
+        for sequence in admission.sequences(Prepared(number, GenerateRequest(prompt=""), tokens)):
+            scheduler.add(sequence)
+        batch = scheduler.schedule()
+        assert batch is not None and len(batch.rows) == size
+    scheduler.finish(batch.reads[0][0])
+    scheduler.add(admission.refresh([7] * 200))
+    for sequence in list(scheduler.running):
+        if not sequence.is_refresh:
+            scheduler.finish(sequence)
+    batch = scheduler.schedule()
+    assert batch is not None and len(batch.rows) == MIN_SLICE, "idle work makes way soon"
