@@ -73,6 +73,19 @@ class Bench:
         return ends[0]
 
 
+def pool_config(num_cells: int, num_ids: int, **fields: Any) -> EngineConfig:
+    """Of a fake model whose pool is no larger than its context."""
+    return EngineConfig(
+        backend="fake",
+        path="",
+        name="fake",
+        num_ctx=num_cells,
+        num_pool=num_cells,
+        max_sequences=num_ids,
+        **{"max_kept": 0, **fields},
+    )
+
+
 @pytest.fixture
 def make_bench() -> Callable[..., Bench]:
     def make(

@@ -3,11 +3,11 @@
 import pytest
 
 from innkeeper.backends.fake import FakeRunner
-from innkeeper.core import EngineConfig
 from innkeeper.engine.kv_cache import KVCache
 from innkeeper.engine.prompt import next_speaker
 from innkeeper.engine.reuse import REPAIR, EditKind, Policy, edit_kind, plan_reuse
 from innkeeper.engine.tiers import Tiers
+from tests.unit.engine.conftest import pool_config
 from tests.unit.engine.test_kv_cache import evaluate
 
 
@@ -20,16 +20,7 @@ CARD, LORE, OLD, MIDDLE, NEW = (text(n) for n in range(5))
 
 class Pool:
     def __init__(self, num_cells: int = 2000, ram_bytes: int = 10000) -> None:
-        config = EngineConfig(
-            backend="fake",
-            path="",
-            name="fake",
-            num_ctx=num_cells,
-            num_pool=num_cells,
-            max_sequences=2,
-            max_kept=2,
-        )
-        self.runner = FakeRunner(config)
+        self.runner = FakeRunner(pool_config(num_cells, 2, max_kept=2))
         self.tiers = Tiers(self.runner, ram_bytes, None)
         self.cache = KVCache(self.runner, num_cells, num_scratch=2, tiers=self.tiers)
 

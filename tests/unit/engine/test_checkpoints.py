@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from innkeeper.backends.fake import BOS, FakeRunner
-from innkeeper.core import EngineConfig
 from innkeeper.engine.checkpoints import MAX_KEPT
 from innkeeper.engine.disk_cache import DiskCache
 from innkeeper.engine.kv_cache import KVCache
@@ -19,6 +18,7 @@ from innkeeper.engine.runner import State
 from innkeeper.engine.tiers import Tiers
 from innkeeper.errors import EngineError
 from tests.chat_edits import EditedChat
+from tests.unit.engine.conftest import pool_config
 from tests.unit.engine.test_kv_cache import evaluate
 
 SLICE = 100
@@ -41,17 +41,7 @@ class Pool:
         folder: Path | None = None,
         num_ids: int = 4,
     ) -> None:
-        config = EngineConfig(
-            backend="fake",
-            path="",
-            name="fake",
-            num_ctx=num_cells,
-            num_pool=num_cells,
-            max_sequences=num_ids,
-            max_kept=0,
-            options={"state": "yes"},
-        )
-        self.runner = FakeRunner(config)
+        self.runner = FakeRunner(pool_config(num_cells, num_ids, options={"state": "yes"}))
         disk = DiskCache(folder, 1 << 30, "fake") if folder else None
         self.tiers = Tiers(self.runner, ram_bytes, disk)
         self.cache = KVCache(self.runner, num_cells, tiers=self.tiers)

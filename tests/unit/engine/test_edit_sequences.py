@@ -24,6 +24,7 @@ from innkeeper.engine.reuse import Policy
 from innkeeper.engine.runner import Logits, Row, State
 from innkeeper.engine.tiers import Tiers
 from tests.chat_edits import EditedChat
+from tests.unit.engine.conftest import pool_config
 from tests.unit.engine.test_kv_cache import evaluate
 
 NUM_SEQUENCES = int(os.environ.get("INNKEEPER_EDIT_SEQUENCES", "200"))
@@ -99,16 +100,7 @@ class Trial:
         self.rng = rng = Random(seed)
         self.seen = seen
         num_cells = rng.choice((400, 700, 1500, 3000))
-        config = EngineConfig(
-            backend="fake",
-            path="",
-            name="fake",
-            num_ctx=num_cells,
-            num_pool=num_cells,
-            max_sequences=NUM_IDS,
-            max_kept=0,
-        )
-        self.runner = TracingRunner(config)
+        self.runner = TracingRunner(pool_config(num_cells, NUM_IDS))
         tiers = self._tiers(rng, folder) if rng.random() < 0.7 else None
         self.cache = KVCache(self.runner, num_cells, num_scratch=NUM_IDS, tiers=tiers)
         self.chats = [EditedChat(rng) for _ in range(rng.randint(1, 2))]

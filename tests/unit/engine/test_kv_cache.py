@@ -5,23 +5,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from innkeeper.backends.fake import FakeRunner
-from innkeeper.core import EngineConfig
 from innkeeper.engine.kv_cache import KVCache, Lease
 from innkeeper.engine.reuse import Policy, common_prefix
 from innkeeper.engine.runner import Row
+from tests.unit.engine.conftest import pool_config
 
 
 def make(num_cells: int = 100, num_ids: int = 4) -> tuple[KVCache, FakeRunner]:
-    config = EngineConfig(
-        backend="fake",
-        path="",
-        name="fake",
-        num_ctx=num_cells,
-        num_pool=num_cells,
-        max_sequences=num_ids,
-        max_kept=0,
-    )
-    runner = FakeRunner(config)
+    runner = FakeRunner(pool_config(num_cells, num_ids))
     return KVCache(runner, num_cells, num_scratch=num_ids), runner
 
 

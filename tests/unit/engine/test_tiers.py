@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from innkeeper.backends.fake import FakeRunner
-from innkeeper.core import EngineConfig
 from innkeeper.engine.disk_cache import DiskCache
 from innkeeper.engine.kv_cache import KVCache
 from innkeeper.engine.reuse import Policy
 from innkeeper.engine.tiers import Tiers
 from innkeeper.errors import EngineError
+from tests.unit.engine.conftest import pool_config
 from tests.unit.engine.test_kv_cache import evaluate
 
 SLOW = 1.0
@@ -22,16 +22,7 @@ class Place:
     """A pool over tiers."""
 
     def __init__(self, ram_bytes: int, folder: Path | None, num_cells: int = 1000) -> None:
-        config = EngineConfig(
-            backend="fake",
-            path="",
-            name="fake",
-            num_ctx=num_cells,
-            num_pool=num_cells,
-            max_sequences=3,
-            max_kept=0,
-        )
-        self.runner = FakeRunner(config)
+        self.runner = FakeRunner(pool_config(num_cells, 3))
         disk = DiskCache(folder, 1 << 30, self.runner.state_key) if folder else None
         self.tiers = Tiers(self.runner, ram_bytes, disk)
         self.cache = KVCache(self.runner, num_cells, num_scratch=3, tiers=self.tiers)
