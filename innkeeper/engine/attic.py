@@ -41,8 +41,7 @@ class Fill(NamedTuple):
 
 
 class Attic:
-    """The fragments, oldest first, which goes first. Their bytes are part of the tiers' memory;
-    half of it at most, so that chats that left the pool have the rest."""
+    """The fragments, oldest first, which goes first. Their bytes are part of the tiers' memory."""
 
     def __init__(self, runner: Runner, carrier_id: int, tiers: Tiers | None) -> None:
         """carrier_id: a sequence id, else empty, by which they leave the pool and come back."""
@@ -105,7 +104,7 @@ class Attic:
         """Keeps the newest of ``fragments`` that there is room for."""
         num_bytes = sum(len(each.state) for each in fragments)
         if self._tiers is not None:
-            while num_bytes > self._tiers.ram_bytes // 2 or len(fragments) > _MAX_FRAGMENTS:
+            while num_bytes > self._tiers.most_reserved or len(fragments) > _MAX_FRAGMENTS:
                 num_bytes -= len(fragments.pop(0).state)
             self._tiers.reserve(num_bytes)
         self.fragments = fragments

@@ -33,8 +33,7 @@ _READING_SHARE = 8
 
 
 class Checkpoints:
-    """Those of ``bases``, by sequence id. Their bytes are part of the tiers' memory; half of it at
-    most, so that chats that left the pool have the rest."""
+    """Those of ``bases``, by sequence id. Their bytes are part of the tiers' memory."""
 
     def __init__(self, runner: Runner, bases: Sequence[Base], tiers: Tiers | None) -> None:
         self._runner = runner
@@ -54,7 +53,7 @@ class Checkpoints:
 
     def plan(self, sequence_id: int, tokens: Sequence[int], parting: int) -> None:
         """Chooses where reading ``tokens`` on from the end of a sequence stops for a checkpoint."""
-        if self._tiers is None or not self.is_on or self._num_bytes > self._tiers.ram_bytes // 2:
+        if self._tiers is None or not self.is_on or self._num_bytes > self._tiers.most_reserved:
             return
         base = self._bases[sequence_id]
         start = len(base.tokens)
@@ -94,7 +93,7 @@ class Checkpoints:
         if self._tiers is None or not self.is_on:
             return
         for base in sorted(self._bases, key=lambda each: each.last_used):
-            while base.checkpoints and self._total_bytes() > self._tiers.ram_bytes // 2:
+            while base.checkpoints and self._total_bytes() > self._tiers.most_reserved:
                 _drop_one(base)
         self._tiers.reserve(self._total_bytes())
 

@@ -68,8 +68,14 @@ class Tiers:
         """How many tokens are read in the time that copying ``num_bytes`` takes in memory."""
         return int(num_bytes / _RAM_BYTES_PER_SECOND / max(self._token_seconds, 1e-9))
 
+    @property
+    def most_reserved(self) -> int:
+        """Bytes: half of the memory, so that chats that left the pool have the rest."""
+        return self.ram_bytes // 2
+
     def reserve(self, num_bytes: int) -> None:
-        """Leaves a part of the memory to what is kept beside the pool."""
+        """Leaves a part of the memory to what is kept beside the pool: the attic of a model whose
+        cache can be edited, the checkpoints of another."""
         self._num_reserved = num_bytes
         self._bound()
 
