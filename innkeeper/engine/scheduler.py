@@ -222,8 +222,8 @@ class Scheduler:
 
     def _is_alone(self) -> bool:
         """Whether only one request runs or waits. Idle work always makes way."""
-        others = [*self.running[1:], *self.waiting]
-        return bool(self.running) and not others and not self.running[0].is_refresh
+        is_only = len(self.running) + len(self.waiting) == 1
+        return is_only and not self.running[0].is_refresh
 
     def _preempt(self) -> None:
         """Sends the sequence that came last back to the front of the line, its cells freed."""

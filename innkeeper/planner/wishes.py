@@ -26,7 +26,7 @@ class Wishes:
     """None = one micro-batch."""
     max_ubatch: int | None = None
     num_outputs: int | None = None
-    """None = one per sequence; 0 = every row of a batch."""
+    """None = as ``core.num_outputs`` says; 0 = every row of a batch."""
     kv_unified: bool = True
     repack: bool = True
     mmap: bool = True
