@@ -12,6 +12,8 @@ _SURELY_SLOWER = 1.02
 _OBVIOUSLY_SLOWER = 1.5
 """One round is enough to see it."""
 _FEW_ROUNDS = 2
+FEWEST_ROUNDS = 3
+"""Of the first, before its own times mean anything."""
 ENOUGH_ROUNDS = 5
 """Fewer prove nothing: three in a row may be chance."""
 _MANY_ROUNDS = 8
@@ -60,6 +62,8 @@ class Race:
     @property
     def is_settled(self) -> bool:
         """Whether more rounds would change nothing: all who still run have surely won."""
+        if sum(times[0] is not None for times in self._rounds) < FEWEST_ROUNDS:
+            return False
         found = [self.against_first(number) for number in self.running if number]
         return all(
             one is not None and one.num_rounds >= ENOUGH_ROUNDS and one.high < self._worth

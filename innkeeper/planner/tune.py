@@ -18,7 +18,7 @@ import msgspec
 from innkeeper.errors import BusyError, NotEnoughMemoryError
 from innkeeper.formats.gguf_header import GgufHeader
 from innkeeper.planner.hardware import Hardware, idle_cores
-from innkeeper.planner.paired import ENOUGH_ROUNDS, compare
+from innkeeper.planner.paired import ENOUGH_ROUNDS, FEWEST_ROUNDS, compare
 from innkeeper.planner.proxy import write_proxy
 from innkeeper.planner.remembered import load_measured, store_measured
 from innkeeper.planner.shape import read_shape
@@ -41,7 +41,6 @@ _CHILD_BYTES = 192 * MIB
 _START_SECONDS = 1.5
 """That the child may take beside the search."""
 _POLL_SECONDS = 0.1
-_FEWEST_ROUNDS = 3
 
 
 @dataclass(frozen=True)
@@ -210,7 +209,7 @@ def timings_of(tried: Sequence[CpuSettings], rounds: Rounds, factor: float) -> t
     ``factor``: how many times longer the whole model takes.
     """
     defaults = [found[0] for found in rounds if found[0]]
-    if len(defaults) < _FEWEST_ROUNDS:
+    if len(defaults) < FEWEST_ROUNDS:
         return ()
     read, write = (factor * median(each[kind] for each in defaults) for kind in (0, 1))
     timings = []

@@ -1,6 +1,6 @@
 import pytest
 
-from innkeeper.planner.paired import Race, compare
+from innkeeper.planner.paired import FEWEST_ROUNDS, Race, compare
 
 
 def test_a_stall_spoils_one_round_and_not_the_result() -> None:
@@ -28,6 +28,15 @@ def test_who_is_clearly_slower_runs_no_further() -> None:
     assert race.running == [0, 2]
     race.add([1.0, None, 1.1])
     assert race.running == [0]
+
+
+def test_a_race_goes_on_until_the_first_is_measured_often_enough() -> None:
+    """Everybody else had lost by then, and "too little could be measured" was the answer."""
+    race = Race(range(2), worth=0.97)
+    race.add([1.0, 1.6])
+    for _ in range(FEWEST_ROUNDS - 1):
+        assert race.running == [0] and not race.is_settled
+        race.add([1.0, None])
     assert race.is_settled
 
 
