@@ -105,7 +105,7 @@ class Replay:
     """One server's way through the chat."""
 
     def __init__(self, client: httpx.AsyncClient, prompts: Sequence[str], is_generated: bool):
-        """is_generated: each reply is put behind its prompt, untimed, before the next turn."""
+        """is_generated: each reply is put behind its prompt, untimed."""
         self.turns: list[Turn] = []
         self._client = client
         self._prompts = prompts
@@ -114,17 +114,22 @@ class Replay:
 
     async def turn(self, index: int) -> None:
         """Takes the turns in order."""
-        client, prompt, before = self._client, self._prompts[index], self._prompts[index - 1]
-        reply = reply_before(before, prompt) if index else ""
-        if reply and self._is_generated:
-            await first_token(client, before + reply)
-            self._heard.add(before, reply)
-            reply = ""
-        reply_tokens = await count_tokens(client, reply) if reply else 0
+        client, prompt = self._client, self._prompts[index]
+        before = "" if self._is_generated else self._reply(index - 1)
+        reply_tokens = await count_tokens(client, before) if before else 0
         num_new = await count_tokens(client, self._heard.add(prompt))
         seconds, timings = await first_token(client, prompt)
         approximate = timings.get("cache_approx_n", 0)
         self.turns.append(Turn(timings["prompt_n"], approximate, reply_tokens, num_new, seconds))
+        if self._is_generated and (reply := self._reply(index)):
+            await first_token(client, prompt + reply)
+            self._heard.add(prompt, reply)
+
+    def _reply(self, index: int) -> str:
+        """The recorded reply to a prompt; empty if the next one does not have it."""
+        if not 0 <= index < len(self._prompts) - 1:
+            return ""
+        return reply_before(self._prompts[index], self._prompts[index + 1])
 
 
 async def count_tokens(client: httpx.AsyncClient, text: str) -> int:

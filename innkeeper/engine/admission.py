@@ -111,8 +111,9 @@ class Admission:
                 leader = leader or sequence
             yield sequence
 
-    def refresh(self, tokens: list[int]) -> Sequence:
-        """Idle work: ``tokens`` are read, and nothing is said."""
+    def idle_work(self, tokens: list[int], speaker: str = "") -> Sequence:
+        """``tokens`` are read, and nothing is said: all of them exactly, or, for a speaker, those
+        that it has not heard yet behind those that are cached."""
         return Sequence(
             request_id=0,
             index=0,
@@ -122,7 +123,9 @@ class Admission:
             max_length=len(tokens),
             sampler=build_sampler(SamplingParams(), 0, (), self.vocabulary),
             reply=ReplyText(()),
-            is_refresh=True,
+            policy=Policy.FAST if speaker and self._kv_reuse != "exact" else Policy.EXACT,
+            speaker=speaker,
+            is_idle_work=True,
         )
 
     def _add_shadow(self, sequence: Sequence, negative: tuple[int, ...]) -> None:
@@ -134,8 +137,8 @@ class Admission:
                 field="guidance_scale",
                 hint="start with --parallel 2, or leave it out",
             )
-        shadow = self.refresh(list(negative))
-        shadow.is_refresh, shadow.request_id = False, sequence.request_id
+        shadow = self.idle_work(list(negative))
+        shadow.is_idle_work, shadow.request_id = False, sequence.request_id
         shadow.shadow_of, sequence.shadow, sequence.policy = sequence, shadow, Policy.EXACT
         room = min(
             facts.num_ctx - len(negative),

@@ -6,6 +6,9 @@ from typing import NamedTuple
 
 from innkeeper.engine.runner import State
 
+SHORT_TAIL = 16
+"""So few last tokens of a base may be lost: the next prompt often lacks how the reply ended."""
+
 
 class Parked(NamedTuple):
     """Cached tokens that wait on the scratch id until the sequence has grown to ``target``."""

@@ -17,7 +17,8 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from innkeeper.engine.bases import Base, SavedBase, newest_stale
+from innkeeper.engine.bases import SHORT_TAIL, Base, SavedBase, newest_stale
+from innkeeper.engine.catch_up import Behind, left_behind
 from innkeeper.engine.cells import Cells
 from innkeeper.engine.checkpoints import Checkpoints
 from innkeeper.engine.disk_cache import DiskState
@@ -134,8 +135,21 @@ class KVCache:
         num_new = len(newest.tokens) - (source.plan.prefix if source else 0)
         if self._cells.are_private(newest.cells[newest.num_exact :]):  # each batch frees as many
             num_new = min(num_new, self._runner.max_rows)
-        has_id = any(not base.tokens and not base.in_use for base in self._bases)
-        return list(newest.tokens) if has_id and self.num_free >= num_new else None
+        has_room = self._has_empty_id() and self.num_free >= num_new
+        return list(newest.tokens) if has_room else None
+
+    def left_behind(self) -> list[Behind]:
+        """What the other speakers of the chat that was used last have not heard of it yet."""
+        newest, *others = [self._bases[i] for i in self._whole_ids()] or [Base()]
+        if not newest.speaker or not self._runner.can_edit or not self._runner.can_cut:
+            return []
+        return left_behind(newest, [*others, *(self.tiers.in_ram if self.tiers else ())])
+
+    def has_room_to_read(self, tokens: Sequence[int]) -> bool:
+        """Whether ``tokens`` can be read behind what is cached of them, without dropping a base."""
+        source = best_prefix(self._bases, self._runner, tokens, Policy.FAST)
+        num_new = len(tokens) - (source.plan.prefix if source else 0)
+        return self._has_empty_id() and self.num_free >= num_new + MIN_NEW
 
     def make_exact(self, sequence_id: int) -> None:
         """What a sequence has read takes the place of the same tokens of idle bases that have them
@@ -308,7 +322,8 @@ class KVCache:
             return None if target_id is None else self._hand_out(target_id)
         sequence_id, length, checkpoint = source.sequence_id, source.plan.prefix, source.checkpoint
         base = self._bases[sequence_id]
-        if not base.in_use and length == len(base.tokens):
+        if not base.in_use and checkpoint is None and len(base.tokens) - length <= SHORT_TAIL:
+            self._editor.cut(sequence_id, base, length)
             return self._hand_out(sequence_id)
         target_id = self._empty_id(spare=sequence_id)
         if target_id is not None:
@@ -362,6 +377,9 @@ class KVCache:
         if victim_id is not None:
             self._retire(victim_id)
         return victim_id
+
+    def _has_empty_id(self) -> bool:
+        return any(not base.tokens and not base.in_use for base in self._bases)
 
     def _idle_ids(self) -> list[int]:
         return [i for i, base in enumerate(self._bases) if base.tokens and not base.in_use]

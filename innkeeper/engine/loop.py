@@ -41,7 +41,7 @@ from innkeeper.errors import EngineError, InnkeeperError
 
 CLOSE_SECONDS = 10.0
 """An engine that ends takes about this long at most to write its cache."""
-_LONE_SLICES = 3
+_LONE_SLICES = 4
 """A prompt that nobody waits beside is read in slices that take so many times as long: attention
 costs a row less in larger ones."""
 
@@ -147,7 +147,7 @@ class Engine:
         return EngineStats(
             seconds_in_step=time.perf_counter() - started if started else 0.0,
             num_steps=self._num_steps,
-            num_running=sum(not seq.is_refresh for seq in list(self._scheduler.running)),
+            num_running=sum(not seq.is_idle_work for seq in list(self._scheduler.running)),
             num_waiting=len(self._scheduler.waiting),
             num_cells_used=self.cache.num_used,
             num_cells=self.cache.num_cells,
@@ -194,7 +194,7 @@ class Engine:
         return [
             seq
             for seq in every
-            if not seq.is_refresh
+            if not seq.is_idle_work
             and seq.shadow_of is None
             and (request_id is None or seq.request_id == request_id)
         ]
@@ -257,13 +257,13 @@ class Engine:
         sequence.num_cached += count + attached
         if sequence.status is Status.PREFILL:
             sequence.num_evaluated += min(count, max(0, sequence.num_prompt - start))
-            if sequence.is_refresh:
+            if sequence.is_idle_work:
                 self.cache.make_exact(sequence.sequence_id)
                 self._num_refreshed += count
             else:
                 self._num_prompt += count
             if sequence.num_to_read == 0:
-                if not sequence.prefilled and not sequence.is_refresh:
+                if not sequence.prefilled and not sequence.is_idle_work:
                     self._num_cached += sequence.num_reused
                     self._num_approximate += sequence.num_reused_approx
                 sequence.prefilled = sequence.prefilled or time.perf_counter()
@@ -295,8 +295,8 @@ class Engine:
 
     def _sample(self, sequence: Sequence, logits: Logits) -> None:
         """Chooses the next token and goes on with it, or ends the reply."""
-        if sequence.is_refresh:
-            self._idle.stop()
+        if sequence.is_idle_work:
+            self._idle.end()
             return
         wanted = sequence.request.logprobs
         logprobs = None if wanted is None else log_softmax(logits)
@@ -366,8 +366,8 @@ class Engine:
 
     def _fail(self, sequence: Sequence, error: InnkeeperError) -> None:
         """Ends the whole request of ``sequence``."""
-        if sequence.is_refresh:
-            self._idle.stop()
+        if sequence.is_idle_work:
+            self._idle.end()
             return
         for each in self._sequences_of(sequence.request_id):
             self._end(each, keep=False)

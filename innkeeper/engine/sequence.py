@@ -52,8 +52,8 @@ class Sequence:
     leader: "Sequence | None" = None
     """The choice whose prompt this one shares; it waits until that prompt is read."""
     truncated_n: int = 0
-    is_refresh: bool = False
-    """Idle work: an exact copy of a base that came over an edit. Nobody waits for it."""
+    is_idle_work: bool = False
+    """Whether nobody waits for it (``idle``)."""
     probe: Probe | None = None
     """Set where the next-token distribution is asked for, not a reply."""
 

@@ -53,6 +53,11 @@ class Tiers:
         self._writer = _Writer(disk) if disk is not None else None
 
     @property
+    def in_ram(self) -> Sequence[SavedBase]:
+        """The bases in memory, those used last first."""
+        return self._in_ram[::-1]
+
+    @property
     def num_ram_bytes(self) -> int:
         return self._num_reserved + sum(each.num_bytes for each in self._in_ram)
 

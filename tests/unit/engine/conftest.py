@@ -10,7 +10,7 @@ from innkeeper.backends.fake import FakeRunner, load
 from innkeeper.core import EngineConfig, GenerateRequest, SamplingParams
 from innkeeper.core.frames import Cancel, Delta, Failed, Finished, Probabilities, Probe
 from innkeeper.engine.loop import Engine, Prepared
-from innkeeper.engine.prompt import tokenize_negative, tokenize_prompt
+from innkeeper.engine.prompt import next_speaker, tokenize_negative, tokenize_prompt
 from innkeeper.engine.tiers import Tiers
 
 
@@ -29,7 +29,8 @@ class Bench:
         tokens, cut = tokenize_prompt(request, self.runner.tokenizer, self.runner.facts)
         self.next_id += 1
         negative = tokenize_negative(request, tokens, self.runner.tokenizer, self.runner.facts)
-        self.engine.inbox.put(Prepared(self.next_id, request, tokens, cut, None, negative))
+        speaker = next_speaker(tokens, self.runner.tokenizer)
+        self.engine.inbox.put(Prepared(self.next_id, request, tokens, cut, None, negative, speaker))
         return self.next_id
 
     def probe(self, prompt: str, **fields: Any) -> Probabilities:
@@ -103,6 +104,7 @@ def make_bench() -> Callable[..., Bench]:
         engine = Engine(
             runner,
             lambda frames: bench.frames.extend(frames),
+            kv_reuse=config.kv_reuse,
             idle_seconds=idle_seconds,
             tiers=tiers,
         )

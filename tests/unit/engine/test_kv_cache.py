@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from innkeeper.backends.fake import FakeRunner
+from innkeeper.engine.bases import SHORT_TAIL
 from innkeeper.engine.kv_cache import KVCache, Lease
 from innkeeper.engine.reuse import Policy, common_prefix
 from innkeeper.engine.runner import Row
@@ -64,12 +65,22 @@ def test_the_last_token_is_always_evaluated_again() -> None:
 
 def test_another_branch_shares_cells_and_keeps_the_first() -> None:
     cache, runner = make()
-    cache.release(read(cache, runner, [1, 2, 3, 4]).sequence_id)
+    reply = list(range(10, 11 + SHORT_TAIL))
+    cache.release(read(cache, runner, [1, 2, *reply]).sequence_id)
     read(cache, runner, [1, 2, 9])
-    assert cache.num_used == 5
-    again = cache.lease([1, 2, 3, 4, 5])
+    assert cache.num_used == 2 + len(reply) + 1
+    again = cache.lease([1, 2, *reply, 5])
     assert again is not None
-    assert again.num_cached == 4
+    assert again.num_cached == 2 + len(reply)
+
+
+def test_a_few_last_tokens_are_not_kept_beside_another_branch() -> None:
+    """How the last reply ended is not what the next prompt says."""
+    cache, runner = make()
+    cache.release(read(cache, runner, [1, 2, 3, 4]).sequence_id)
+    lease = cache.lease([1, 2, 3, 9, 10])
+    assert lease is not None
+    assert (lease.num_cached, cache.num_used, cache.num_kept) == (3, 3, 0)
 
 
 def test_oldest_idle_base_makes_room_first() -> None:

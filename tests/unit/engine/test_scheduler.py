@@ -55,6 +55,20 @@ def test_short_last_slice_does_not_shrink_the_next() -> None:
     assert sizer.num_tokens == before
 
 
+def test_a_lone_prompt_has_no_small_last_slice() -> None:
+    """What is left of it would take as long as a tile."""
+    config = EngineConfig(backend="fake", path="", name="fake", num_ctx=512, num_pool=1024)
+    runner = FakeRunner(config)
+    cache = KVCache(runner, 1024, num_scratch=runner.facts.max_sequences)
+    sizers = SliceSizer(0.25, 2 * MIN_SLICE), SliceSizer(0.75, 2 * MIN_SLICE)
+    for num_tokens, size in ((54, 32), (47, 47), (48, 32), (20, 20)):
+        scheduler = Scheduler(cache, *sizers, max_sequences=2, max_rows=512)
+        prepared = Prepared(1, GenerateRequest(prompt=""), [num_tokens] * num_tokens)
+        scheduler.add(*Admission(runner, "auto", None).sequences(prepared))
+        batch = scheduler.schedule()
+        assert batch is not None and len(batch.rows) == size
+
+
 def test_slices_are_larger_where_nobody_else_has_a_row() -> None:
     config = EngineConfig(backend="fake", path="", name="fake", num_ctx=512, num_pool=1024)
     runner = FakeRunner(config)
@@ -69,9 +83,9 @@ def test_slices_are_larger_where_nobody_else_has_a_row() -> None:
         batch = scheduler.schedule()
         assert batch is not None and len(batch.rows) == size
     scheduler.finish(batch.reads[0][0])
-    scheduler.add(admission.refresh([7] * 200))
+    scheduler.add(admission.idle_work([7] * 200))
     for sequence in list(scheduler.running):
-        if not sequence.is_refresh:
+        if not sequence.is_idle_work:
             scheduler.finish(sequence)
     batch = scheduler.schedule()
     assert batch is not None and len(batch.rows) == MIN_SLICE, "idle work makes way soon"
