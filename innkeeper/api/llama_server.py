@@ -161,7 +161,7 @@ def _metrics(stats: EngineStats | None) -> str:
         (
             "refreshed_tokens_total",
             "counter",
-            "Tokens read again exactly in idle time",
+            "Tokens read, or read again exactly, in idle time",
             "refreshed_tokens",
         ),
         ("tokens_predicted_total", "counter", "Tokens generated", "predicted_tokens"),

@@ -177,7 +177,8 @@ class Settings:
     no_idle_refresh: bool = setting(
         "switch",
         False,
-        "Do not use idle time to read again, exactly, what was kept over an edit.",
+        "Do not use idle time to read again, exactly, what was kept over an edit, nor to let a"
+        " group's other speakers read what was said.",
     )
     disk_cache: int = setting(
         "size",

@@ -48,7 +48,8 @@ class EngineConfig(Struct, frozen=True, kw_only=True):
     kv_reuse: Literal["exact", "auto", "fast", "turbo"] = "auto"
     """Which edits of a prompt may be reused over, where the request does not say."""
     idle_refresh: bool = True
-    """Whether approximate cache is read again exactly while nothing generates."""
+    """Whether to read while nothing generates: what a group's other speakers have not heard, and
+    approximate cache again, exactly."""
     cache_folder: str = ""
     """Where states of chats are kept on disk; empty = nowhere."""
     disk_cache_bytes: int = 0
@@ -203,7 +204,7 @@ class EngineStats(Struct, frozen=True, kw_only=True):
     approximate_tokens: int = 0
     """Prompt tokens whose cache was reused over an edit."""
     refreshed_tokens: int = 0
-    """Tokens read again exactly while nothing generated."""
+    """Tokens read ahead, or again exactly, while nothing generated."""
     restored_tokens: int = 0
     """Tokens that came back from memory or disk instead of being read."""
     ram_cache_bytes: int = 0
