@@ -295,7 +295,7 @@ class KVCache:
         edit = sources.edit
         if edit is not None and self._editor.can_edit and self._edit(edit, tokens, policy, speaker):
             return self._hand_out(edit.sequence_id)
-        return self._lease_prefix(sources.prefix)
+        return self._lease_prefix(sources.prefix, tokens)
 
     def _restore(self, stored: SavedBase | DiskState) -> bool:
         """Brings a base back into the pool. False if there is no room, or it is of no use."""
@@ -316,13 +316,13 @@ class KVCache:
         self._touch(base)
         self._checkpoints.bound()
 
-    def _lease_prefix(self, source: Source | None) -> Lease | None:
+    def _lease_prefix(self, source: Source | None, tokens: Sequence[int]) -> Lease | None:
         if source is None:
             target_id = self._empty_id()
             return None if target_id is None else self._hand_out(target_id)
         sequence_id, length, checkpoint = source.sequence_id, source.plan.prefix, source.checkpoint
         base = self._bases[sequence_id]
-        if not base.in_use and checkpoint is None and len(base.tokens) - length <= SHORT_TAIL:
+        if not base.in_use and checkpoint is None and _is_outgrown(base, length, tokens):
             self._editor.cut(sequence_id, base, length)
             return self._hand_out(sequence_id)
         target_id = self._empty_id(spare=sequence_id)
@@ -436,3 +436,9 @@ class KVCache:
         self._bases[sequence_id].speaker = ""
         self._bases[sequence_id].is_whole = True
         self._checkpoints.bound()
+
+
+def _is_outgrown(base: Base, length: int, tokens: Sequence[int]) -> bool:
+    """Whether ``tokens`` go on where ``base`` ends, but for how its last reply ended."""
+    num_left = len(base.tokens) - length
+    return num_left == 0 or (num_left <= SHORT_TAIL and base.tokens[length] != tokens[length])

@@ -54,6 +54,16 @@ class Pool:
         self.cache.release(lease.sequence_id, keep=False)
 
 
+def test_what_is_read_again_last_is_not_lost() -> None:
+    """A base that lacks a few exact tokens was taken over for it, and dropped with it."""
+    pool = Pool()
+    pool.turn(CARD, OLD, MIDDLE, NEW)
+    pool.turn(CARD, LORE, MIDDLE, NEW)
+    pool.refresh(395)
+    pool.refresh(400)
+    assert pool.turn(CARD, LORE, MIDDLE, NEW) == 1
+
+
 def test_messages_that_come_back_are_not_read_again() -> None:
     pool = Pool()
     pool.turn(CARD, OLD, MIDDLE, NEW)
