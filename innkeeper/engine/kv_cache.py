@@ -131,8 +131,7 @@ class KVCache:
         newest = newest_stale(self._bases)
         if newest is None or not self._runner.can_edit:
             return None
-        source = best_prefix(self._bases, self._runner, newest.tokens, Policy.EXACT)
-        num_new = len(newest.tokens) - (source.plan.prefix if source else 0)
+        num_new = self._num_unread(newest.tokens, Policy.EXACT)
         if self._cells.are_private(newest.cells[newest.num_exact :]):  # each batch frees as many
             num_new = min(num_new, self._runner.max_rows)
         has_room = self._has_empty_id() and self.num_free >= num_new
@@ -147,8 +146,7 @@ class KVCache:
 
     def has_room_to_read(self, tokens: Sequence[int]) -> bool:
         """Whether ``tokens`` can be read behind what is cached of them, without dropping a base."""
-        source = best_prefix(self._bases, self._runner, tokens, Policy.FAST)
-        num_new = len(tokens) - (source.plan.prefix if source else 0)
+        num_new = self._num_unread(tokens, Policy.FAST)
         return self._has_empty_id() and self.num_free >= num_new + MIN_NEW
 
     def make_exact(self, sequence_id: int) -> None:
@@ -377,6 +375,11 @@ class KVCache:
         if victim_id is not None:
             self._retire(victim_id)
         return victim_id
+
+    def _num_unread(self, tokens: Sequence[int], policy: Policy) -> int:
+        """How many of ``tokens`` are left to read behind the longest start that the pool has."""
+        source = best_prefix(self._bases, self._runner, tokens, policy)
+        return len(tokens) - (source.plan.prefix if source else 0)
 
     def _has_empty_id(self) -> bool:
         return any(not base.tokens and not base.in_use for base in self._bases)

@@ -52,6 +52,11 @@ class Bench:
                 return
         raise AssertionError("the engine did not come to rest")
 
+    def run_until_finished(self, request_id: int) -> None:
+        """As ``run``, but for the idle work behind it."""
+        while not any(isinstance(f, Finished) and f.id == request_id for f in self.frames):
+            self.engine.step()
+
     def text(self, request_id: int, index: int = 0) -> str:
         return "".join(
             f.text

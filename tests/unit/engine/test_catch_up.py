@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from innkeeper.core import Timings
-from innkeeper.core.frames import Finished
 from innkeeper.engine.bases import Base
 from innkeeper.engine.catch_up import left_behind
 from tests.unit.engine.conftest import Bench
@@ -91,8 +90,7 @@ def test_a_request_interrupts_it_and_what_was_heard_stays(make_bench: MakeBench)
     for _ in range(6):
         group.say("Bram")
     request_id = group.ask("Bram")
-    while not any(isinstance(f, Finished) and f.id == request_id for f in bench.frames):
-        bench.engine.step()
+    bench.run_until_finished(request_id)
     bench.engine.step()
     heard = bench.engine.stats().refreshed_tokens
     assert 0 < heard < 5 * LINE
@@ -148,8 +146,7 @@ def test_any_course_of_a_group_is_answered_as_by_a_fresh_server(
         speaker = rng.choice(("Mira", "Bram", "Odette"))
         prompt = group.prompt(speaker)
         request_id = bench.submit(prompt, max_tokens=20)
-        while not any(isinstance(f, Finished) and f.id == request_id for f in bench.frames):
-            bench.engine.step()
+        bench.run_until_finished(request_id)
         for _ in range(rng.randrange(12)):  # of silence
             bench.engine.step()
         bench.engine.cache.check()

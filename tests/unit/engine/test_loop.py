@@ -172,8 +172,7 @@ def test_refresh_makes_way_for_a_request_within_one_step(make_bench: MakeBench) 
     bench.submit(CARD + "".join(CHAT[:5]), max_tokens=1)
     bench.run()
     edited = bench.submit(CARD + "".join(CHAT[2:6]), max_tokens=1, kv_reuse="fast")
-    while not any(isinstance(f, Finished) and f.id == edited for f in bench.frames):
-        bench.engine.step()
+    bench.run_until_finished(edited)
     bench.engine.step()  # begins the refresh
     request_id = bench.submit("hi", max_tokens=1)
     bench.engine.step()
@@ -189,8 +188,7 @@ def test_refresh_that_made_way_costs_no_card(make_bench: MakeBench) -> None:
     bench.submit(CARD + "".join(CHAT[:5]), max_tokens=1)
     bench.run()
     edited = bench.submit(CARD + chat, max_tokens=1, kv_reuse="fast")
-    while not any(isinstance(f, Finished) and f.id == edited for f in bench.frames):
-        bench.engine.step()
+    bench.run_until_finished(edited)
     bench.engine.step()  # begins the refresh, which shares the card's cells
     bench.submit(other_card + chat, max_tokens=1, kv_reuse="turbo")
     bench.run()

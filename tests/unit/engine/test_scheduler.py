@@ -7,6 +7,16 @@ from innkeeper.engine.kv_cache import KVCache
 from innkeeper.engine.scheduler import MIN_SLICE, Scheduler, SliceSizer
 
 
+def make(*, most: int, most_alone: int) -> tuple[Scheduler, Admission]:
+    """``most``: rows of a slice, and of one of a prompt that nobody waits beside."""
+    config = EngineConfig(backend="fake", path="", name="fake", num_ctx=512, num_pool=1024)
+    runner = FakeRunner(config)
+    cache = KVCache(runner, 1024, num_scratch=runner.facts.max_sequences)
+    sizers = SliceSizer(0.25, most), SliceSizer(0.75, most_alone)
+    scheduler = Scheduler(cache, *sizers, max_sequences=2, max_rows=512)
+    return scheduler, Admission(runner, "auto", None)
+
+
 def settle(tokens_per_second: float, *, steps: int = 40) -> SliceSizer:
     sizer = SliceSizer(0.25, 512)
     for _ in range(steps):
@@ -57,25 +67,16 @@ def test_short_last_slice_does_not_shrink_the_next() -> None:
 
 def test_a_lone_prompt_has_no_small_last_slice() -> None:
     """What is left of it would take as long as a tile."""
-    config = EngineConfig(backend="fake", path="", name="fake", num_ctx=512, num_pool=1024)
-    runner = FakeRunner(config)
-    cache = KVCache(runner, 1024, num_scratch=runner.facts.max_sequences)
-    sizers = SliceSizer(0.25, 2 * MIN_SLICE), SliceSizer(0.75, 2 * MIN_SLICE)
     for num_tokens, size in ((54, 32), (47, 47), (48, 32), (20, 20)):
-        scheduler = Scheduler(cache, *sizers, max_sequences=2, max_rows=512)
+        scheduler, admission = make(most=2 * MIN_SLICE, most_alone=2 * MIN_SLICE)
         prepared = Prepared(1, GenerateRequest(prompt=""), [num_tokens] * num_tokens)
-        scheduler.add(*Admission(runner, "auto", None).sequences(prepared))
+        scheduler.add(*admission.sequences(prepared))
         batch = scheduler.schedule()
         assert batch is not None and len(batch.rows) == size
 
 
 def test_slices_are_larger_where_nobody_else_has_a_row() -> None:
-    config = EngineConfig(backend="fake", path="", name="fake", num_ctx=512, num_pool=1024)
-    runner = FakeRunner(config)
-    cache = KVCache(runner, 1024, num_scratch=runner.facts.max_sequences)
-    sizers = SliceSizer(0.25, MIN_SLICE), SliceSizer(0.75, 2 * MIN_SLICE)
-    scheduler = Scheduler(cache, *sizers, max_sequences=2, max_rows=512)
-    admission = Admission(runner, "auto", None)
+    scheduler, admission = make(most=MIN_SLICE, most_alone=2 * MIN_SLICE)
     for number, size in ((1, 2 * MIN_SLICE), (2, MIN_SLICE)):
         tokens = [number * 10 + i % 7 for i in range(200)]
         for sequence in admission.sequences(Prepared(number, GenerateRequest(prompt=""), tokens)):
